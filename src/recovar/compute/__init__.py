@@ -1,0 +1,1 @@
+"""How sums over images are run: batches, devices, memory and progress."""
