@@ -1,0 +1,1 @@
+"""Operators on arrays: no files, no logging, no options."""
