@@ -1,0 +1,41 @@
+"""Every estimator is a sum over images, or a function of each image; how it is run is no matter."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from recovar.core.batch import ImageBatch
+
+Sums = TypeVar("Sums")
+
+
+@dataclass(frozen=True)
+class Statistic(Generic[Sums]):
+    """A sum over images. Partial sums combine by addition, so images may be split any way."""
+
+    zeros: Callable[[], Sums]
+    """Makes the empty sum: a record (or tuple) of arrays."""
+    add: Callable[[Sums, ImageBatch], Sums]
+    """Folds one batch of images into a sum, which it may change in place."""
+
+
+def together(*statistics: Statistic[Any]) -> Statistic[tuple[Any, ...]]:
+    """Join statistics so that they share one pass over the images."""
+    return Statistic(
+        zeros=lambda: tuple(statistic.zeros() for statistic in statistics),
+        add=lambda sums, batch: tuple(
+            statistic.add(part, batch) for statistic, part in zip(statistics, sums, strict=True)
+        ),
+    )
+
+
+class Images(Protocol):
+    """Anything that gives images block by block, such as `data.bank.ImageBank`."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        ...
+
+    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Visit all images once in a fixed order, leaving out the first `start`."""
+        ...
