@@ -1,0 +1,94 @@
+"""Files to records and back.
+
+This module holds what every format shares: the table of images as a file states it, before any
+image file has been looked for, and how a file is written whole or not at all.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from jaxtyping import Float64, Int8, Int32, Int64, Shaped
+
+from recovar.core.ctf import Optics
+from recovar.errors import InputError
+
+Record = TypeVar("Record", bound=Any)
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """One row per image, as a STAR or CS file states it; paths are as written there."""
+
+    source: Path
+    """The file it was read from."""
+    stacks: tuple[str, ...]
+    """Distinct names of image files, as written."""
+    stack_index: Int32[np.ndarray, " images"]
+    """Which of `stacks` an image lies in."""
+    slice_index: Int64[np.ndarray, " images"]
+    """Its place in that file, from 0."""
+    identity: Shaped[np.ndarray, " images"]
+    """`NNNNNN@path` as written, or the uid of cryoSPARC."""
+    box: Int64[np.ndarray, " images"] | None = None
+    """Image size in pixels."""
+    pixel_size: Float64[np.ndarray, " images"] | None = None
+    """Pixel size in Å."""
+    rotations: Float64[np.ndarray, "images 3 3"] | None = None
+    shifts: Float64[np.ndarray, "images 2"] | None = None
+    """Shifts in Å."""
+    optics: Optics | None = None
+    half: Int8[np.ndarray, " images"] | None = None
+    """Half set, 0 or 1."""
+    premultiplied: bool = False
+    """Whether the images were multiplied by their transfer function."""
+    sign: int | None = None
+    """Sign of the contrast, −1 where particles are dark and 1 where they are bright."""
+    no_poses: str = ""
+    """Why there are no poses."""
+    no_optics: str = ""
+    """Why there is no transfer function."""
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.stack_index)
+
+    def select(self, rows: Int64[np.ndarray, " chosen"]) -> "ImageTable":
+        """Keep these rows, in this order, and only the stacks that they use."""
+        chosen = select_rows(self, rows)
+        used, stack_index = np.unique(chosen.stack_index, return_inverse=True)
+        stacks = tuple(self.stacks[stack] for stack in used)
+        return replace(chosen, stacks=stacks, stack_index=stack_index.astype(np.int32))
+
+
+def select_rows(record: Record, rows: Int64[np.ndarray, " chosen"]) -> Record:
+    """Index every array of a frozen record, and its optics, by `rows`."""
+    values: dict[str, Any] = {field.name: getattr(record, field.name) for field in fields(record)}
+    chosen = {
+        name: value[rows]
+        for name, value in values.items()
+        if isinstance(value, np.ndarray | Optics)
+    }
+    return replace(record, **chosen)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; what is written there becomes `path` when whole.
+
+    The data reach the disk before the rename; nothing is left behind when the block fails.
+    """
+    if not path.parent.is_dir():
+        raise InputError(f"Cannot write {path}: directory {path.parent} does not exist. Create it.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,346 @@
+"""Volumes and stacks of images in MRC files.
+
+Headers are read here rather than by a library, so that files with a zero machine stamp, of
+either byte order or cut short can be used, and what is wrong with others can be said.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Num
+
+from recovar.data import written_whole
+from recovar.errors import InputError
+
+HEADER_BYTES = 1024
+_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+_REFUSED_MODES = {
+    3: "complex 16-bit integers",
+    4: "complex 32-bit floats",
+    16: "RGB colours",
+    101: "4-bit integers",
+}
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\x28\xb5": "zstandard", b"PK": "zip"}
+_LARGEST_SIDE = 1 << 26
+
+_FIELDS = np.dtype(
+    {
+        "names": ["n", "mode", "m", "cell", "axes", "space_group", "extended", "stamp"],
+        "formats": ["3i4", "i4", "3i4", "3f4", "3i4", "i4", "i4", "4u1"],
+        "offsets": [0, 12, 28, 40, 64, 88, 92, 212],
+        "itemsize": HEADER_BYTES,
+    }
+)
+
+
+@dataclass(frozen=True)
+class MrcHeader:
+    """What the header of an MRC file says, and how much of it the file holds."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    """Sections (z, or images), rows, columns, as promised."""
+    dtype: np.dtype
+    """Type of a value, with its byte order."""
+    offset: int
+    """Where the values begin, in bytes."""
+    voxel_size: float | None
+    """Å; None where the header does not say, or differs between x and y by more than 1 %."""
+    axes: tuple[int, int, int]
+    """Which of x y z (1 2 3) runs along columns, rows, sections."""
+    sections_in_file: int
+    """Whole sections that the file holds."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the file is shorter than it promises."""
+        return self.sections_in_file < self.shape[0]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A map in real space."""
+
+    values: Float32[np.ndarray, "z y x"]
+    voxel_size: float | None
+    """Å; None where the file does not say."""
+
+
+def read_header(path: Path) -> MrcHeader:
+    """Read and check the header of an MRC file.
+
+    Raises:
+        InputError: If the file is missing, is not MRC, or has a type of value that is not read.
+    """
+    if not path.is_file():
+        raise InputError(f"Expected an MRC file at {path}, but there is no such file.")
+    with path.open("rb") as file:
+        raw = file.read(HEADER_BYTES)
+    if len(raw) < HEADER_BYTES:
+        raise InputError(
+            f"{path}: expected an MRC header of {HEADER_BYTES} bytes, but the file has "
+            f"{len(raw)}. Copy it again."
+        )
+    fields, order = _ordered_fields(path, raw)
+    dtype = np.dtype(_mode_type(path, int(fields["mode"]))).newbyteorder(order)
+    nx, ny, nz = (int(side) for side in fields["n"])
+    offset = HEADER_BYTES + int(fields["extended"])
+    present = max(0, path.stat().st_size - offset) // (nx * ny * dtype.itemsize)
+    axes = tuple(int(axis) for axis in fields["axes"])
+    return MrcHeader(
+        path=path,
+        shape=(nz, ny, nx),
+        dtype=dtype,
+        offset=offset,
+        voxel_size=_voxel_size(fields),
+        axes=(1, 2, 3) if not any(axes) else (axes[0], axes[1], axes[2]),
+        sections_in_file=min(present, nz),
+    )
+
+
+def _ordered_fields(path: Path, raw: bytes) -> tuple[np.void, Literal["<", ">"]]:
+    """Decide the byte order: by the machine stamp, or by sense where there is none.
+
+    Sense is that sizes and mode are possible and that one section would fit in the file.
+    """
+    little, big = (np.frombuffer(raw, _FIELDS.newbyteorder(order))[0] for order in ("<", ">"))
+    stamp = little["stamp"][0]
+    if stamp == 0x11:
+        candidates: list[tuple[np.void, Literal["<", ">"]]] = [(big, ">")]
+    elif stamp == 0x44:
+        candidates = [(little, "<")]
+    else:
+        candidates = [(little, "<"), (big, ">")]
+    values_in_file = path.stat().st_size - HEADER_BYTES
+    for fields, order in candidates:
+        fits = len(candidates) == 1 or np.prod(fields["n"][:2].astype(float)) <= values_in_file
+        if _is_sane(fields) and fits:
+            return fields, order
+    sides = " × ".join(str(side) for side in candidates[0][0]["n"])
+    raise InputError(
+        f"{path} is not an MRC file that can be read: its header says {sides} values of mode "
+        f"{candidates[0][0]['mode']}. {_guess(raw)}"
+    )
+
+
+def _is_sane(fields: np.void) -> bool:
+    sides_fit = all(0 < side <= _LARGEST_SIDE for side in fields["n"])
+    return bool(sides_fit and 0 <= fields["mode"] < 1024 and fields["extended"] >= 0)
+
+
+def _guess(raw: bytes) -> str:
+    """Say what a file that is not MRC may be."""
+    for magic, name in _COMPRESSED.items():
+        if raw.startswith(magic):
+            return f"It looks compressed ({name}); decompress it first."
+    if raw.startswith(b"version https://git-lfs"):
+        return "It is a git-LFS pointer; fetch the file itself with `git lfs pull`."
+    for order in ("<", ">"):
+        sections, rows = np.frombuffer(raw[:8], order + "f4")
+        whole = sections == np.rint(sections) and rows == np.rint(rows)
+        if whole and 0 < abs(sections) < 100_000 and 0 < rows < 100_000:
+            return "It looks like a SPIDER file; convert it to MRC."
+    return "Copy it again, or convert it to MRC."
+
+
+def _mode_type(path: Path, mode: int) -> str:
+    if mode in _MODES:
+        return _MODES[mode]
+    name = _REFUSED_MODES.get(mode, "unknown")
+    raise InputError(
+        f"{path}: expected values of mode 0 (int8), 1 (int16), 2 (float32), 6 (uint16) or 12 "
+        f"(float16), found mode {mode} ({name}). Convert it to mode 2."
+    )
+
+
+def _voxel_size(fields: np.void) -> float | None:
+    """Å along x and y, which must agree; z of a stack means nothing."""
+    if not all(fields["m"][:2] > 0) or not np.all(np.isfinite(fields["cell"][:2])):
+        return None
+    along_x, along_y = fields["cell"][:2].astype(np.float64) / fields["m"][:2]
+    if along_x <= 0 or abs(along_x - along_y) > 0.01 * along_x:
+        return None
+    return float(along_x)
+
+
+def open_sections(header: MrcHeader) -> np.memmap:
+    """Map the whole sections that the file holds into memory, (sections, rows, columns)."""
+    shape = (header.sections_in_file, *header.shape[1:])
+    if shape[0] == 0:
+        raise InputError(
+            f"{header.path}: the header promises {header.shape[0]} images, the file holds none. "
+            "Copy it again."
+        )
+    return np.memmap(header.path, header.dtype, "r", offset=header.offset, shape=shape)
+
+
+def read_volume(path: Path) -> Volume:
+    """Read a cubic volume of even size as float32, with z y x axes whatever the file's order.
+
+    Raises:
+        InputError: If it is not cubic, odd in size, cut short, or has values that are not finite.
+    """
+    header = read_header(path)
+    sides = header.shape
+    if len(set(sides)) > 1 or sides[0] % 2:
+        raise InputError(
+            f"{path}: expected a cubic volume with an even number of voxels along each side, "
+            f"found {sides[2]} × {sides[1]} × {sides[0]} (x y z). Crop or pad it."
+        )
+    if header.truncated:
+        raise InputError(
+            f"{path}: expected {sides[0]} sections, as its header promises, found "
+            f"{header.sections_in_file}. Copy it again."
+        )
+    if sorted(header.axes) != [1, 2, 3]:
+        raise InputError(
+            f"{path}: expected the axes 1, 2 and 3 in some order, found {header.axes} in the "
+            "header. Write it again with the program that made it."
+        )
+    stored = header.axes[::-1]
+    order = [stored.index(axis) for axis in (3, 2, 1)]
+    values = np.ascontiguousarray(open_sections(header).transpose(order), np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: expected finite values, found NaN or infinity. Check the map.")
+    return Volume(values, header.voxel_size)
+
+
+def write_volume(path: Path, values: Float[np.ndarray, "z y x"], voxel_size: float) -> None:
+    """Write a volume as float32, whole or not at all."""
+    values = np.ascontiguousarray(values, "<f4")
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        statistics = _Statistics()
+        statistics.add(values, path)
+        file.write(_header_bytes(values.shape, values.dtype, voxel_size, statistics, volume=True))
+        file.write(values.data)
+
+
+def write_stack(path: Path, images: Float[np.ndarray, "images y x"], pixel_size: float) -> None:
+    """Write a stack of images, float16 as float16 and the rest as float32."""
+    dtype = np.float16 if images.dtype == np.float16 else np.float32
+    with StackWriter(path, pixel_size, dtype) as writer:
+        writer.append(images)
+
+
+class StackWriter:
+    """Writes a stack batch by batch; the file appears under its name when the block ends well.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "two.mrcs"
+        >>> with StackWriter(path, pixel_size=1.5) as writer:
+        ...     writer.append(np.zeros((2, 8, 8)))
+        >>> read_header(path).shape
+        (2, 8, 8)
+    """
+
+    def __init__(
+        self, path: Path, pixel_size: float, dtype: type[np.float32 | np.float16] = np.float32
+    ) -> None:
+        self._path = path
+        self._pixel_size = pixel_size
+        self._dtype = np.dtype(dtype).newbyteorder("<")
+        self._whole = written_whole(path)
+        self._statistics = _Statistics()
+        self._shape: tuple[int, ...] = (0, 0, 0)
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> "StackWriter":
+        self._file = self._whole.__enter__().open("wb")
+        self._file.write(bytes(HEADER_BYTES))
+        return self
+
+    def append(self, images: Num[np.ndarray, "images y x"]) -> None:
+        """Add images at the end; all must have one size and finite values."""
+        if self._file is None:
+            raise ValueError("A StackWriter takes images only inside its `with` block.")
+        if self._shape[0] and images.shape[1:] != self._shape[1:]:
+            raise InputError(
+                f"{self._path}: expected images of {self._shape[1:]} pixels like those before, "
+                f"got {images.shape[1:]}. Write them to another stack."
+            )
+        with np.errstate(over="ignore"):
+            stored = np.ascontiguousarray(images, self._dtype)
+        self._statistics.add(stored, self._path)
+        self._shape = (self._shape[0] + len(stored), *stored.shape[1:])
+        self._file.write(stored.data)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._file is None:
+            return
+        with self._file as file:
+            if kind is None:
+                file.seek(0)
+                file.write(
+                    _header_bytes(
+                        self._shape, self._dtype, self._pixel_size, self._statistics, volume=False
+                    )
+                )
+        self._file = None
+        self._whole.__exit__(kind, error, traceback)
+
+
+class _Statistics:
+    """Minimum, maximum, mean and deviation of values that come in batches."""
+
+    def __init__(self) -> None:
+        self._count, self._sum, self._squares = 0, 0.0, 0.0
+        self._low, self._high = np.inf, -np.inf
+
+    def add(self, values: np.ndarray, path: Path) -> None:
+        if not values.size:
+            return
+        low, high = float(values.min()), float(values.max())
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise InputError(
+                f"Cannot write {path}: expected values that are finite as {values.dtype.name}, "
+                "found NaN or infinity. Nothing was written."
+            )
+        self._low, self._high = min(self._low, low), max(self._high, high)
+        self._count += values.size
+        for section in values:
+            self._sum += float(section.sum(dtype=np.float64))
+            self._squares += float(np.square(section, dtype=np.float64).sum())
+
+    def for_header(self) -> np.ndarray:
+        """Minimum, maximum, mean and root mean square deviation."""
+        if not self._count:
+            return np.zeros(4)
+        mean = self._sum / self._count
+        variance = max(0.0, self._squares / self._count - mean**2)
+        return np.array([self._low, self._high, mean, variance**0.5])
+
+
+def _header_bytes(
+    shape: tuple[int, ...],
+    dtype: np.dtype,
+    voxel_size: float,
+    statistics: _Statistics,
+    *,
+    volume: bool,
+) -> bytes:
+    """Make the header of a little-endian MRC2014 file."""
+    header = np.zeros(HEADER_BYTES // 4, "<i4")
+    floats = header.view("<f4")
+    nz, ny, nx = shape
+    header[:4] = nx, ny, nz, 12 if dtype.itemsize == 2 else 2
+    header[7:10] = nx, ny, nz if volume else 1
+    floats[10:13] = header[7:10] * voxel_size
+    floats[13:16] = 90.0
+    header[16:19] = 1, 2, 3
+    floats[[19, 20, 21, 54]] = statistics.for_header()
+    header[22] = int(volume)
+    header[27] = 20140
+    raw = bytearray(header.tobytes())
+    raw[208:216] = b"MAP \x44\x44\x00\x00"
+    raw[220:224] = (1).to_bytes(4, "little")
+    raw[224:304] = b"Written by recovar".ljust(80)
+    return bytes(raw)
