@@ -1,0 +1,505 @@
+"""STAR files: tables of RELION 3.0 to 5, read and written."""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, cast
+from urllib.parse import unquote
+
+import numpy as np
+from gemmi import cif
+from jaxtyping import Float64, Int8, Int32, Int64, Shaped
+
+from recovar.core.ctf import Optics
+from recovar.core.poses import relion_euler_from_rotations, rotations_from_relion_euler
+from recovar.data import ImageTable, written_whole
+from recovar.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+StarColumn: TypeAlias = Sequence[str] | np.ndarray
+
+_ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+_IGNORED = {
+    "rlnBeamTiltX": "0",
+    "rlnBeamTiltY": "0",
+    "rlnOddZernike": "[]",
+    "rlnEvenZernike": "[]",
+    "rlnMagMat00": "1",
+    "rlnMagMat01": "0",
+    "rlnMagMat10": "0",
+    "rlnMagMat11": "1",
+}
+
+
+@dataclass(frozen=True)
+class StarTable:
+    """One block of a STAR file: columns of text by label (without the underscore)."""
+
+    name: str
+    columns: Mapping[str, StarColumn]
+    loop: bool = True
+    """False for a block of single values."""
+
+    def __contains__(self, label: str) -> bool:
+        """Tell whether there is such a column."""
+        return label in self.columns
+
+    def __len__(self) -> int:
+        """Count the rows."""
+        return len(next(iter(self.columns.values()), ()))
+
+
+class _GemmiColumns(Mapping[str, StarColumn]):
+    """Columns of a block, taken out of the parsed file one by one: tables can have 10⁸ values."""
+
+    def __init__(self, block: cif.Block, escaped: bool) -> None:
+        items = list(block)
+        loops = [item.loop for item in items if item.loop is not None]
+        pairs = [cast(list[str], item.pair)[0] for item in items if item.pair is not None]
+        self._block, self._escaped = block, escaped
+        self._labels = [tag[1:] for tag in (loops[0].tags if loops else pairs)]
+        self.loop = bool(loops)
+
+    def __getitem__(self, label: str) -> list[str]:
+        if label not in self._labels:
+            raise KeyError(label)
+        values = [
+            cif.as_string(value) if value[0] in "\"';" else value
+            for value in self._block.find_values("_" + label)
+        ]
+        return [unquote(value) for value in values] if self._escaped else values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._labels)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+
+def read_star(path: Path) -> tuple[StarTable, ...]:
+    """Read all blocks of a STAR file.
+
+    Raises:
+        InputError: If the file is missing, empty, a git-LFS pointer, or not STAR.
+    """
+    if not path.is_file():
+        raise InputError(f"Expected a STAR file at {path}, but there is no such file.")
+    raw = path.read_bytes()
+    if raw.startswith(b"version https://git-lfs"):
+        raise InputError(
+            f"{path} is a git-LFS pointer, not a STAR file. Fetch the file itself with "
+            "`git lfs pull`."
+        )
+    if not raw.strip():
+        raise InputError(f"Expected a STAR file, but {path} is empty. Copy it again.")
+    escaped = not raw.isascii()
+    if escaped:  # gemmi reads printable ASCII only
+        raw = re.sub(rb"[\x80-\xff%]", lambda byte: b"%%%02X" % byte[0], raw)
+    try:
+        document = cif.read_string(raw, check_level=0)
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"{path} is not a STAR file that can be read: {error}. Correct that line."
+        ) from error
+    tables = []
+    for block in document:
+        columns = _GemmiColumns(block, escaped)
+        tables.append(StarTable(block.name.strip(), columns, columns.loop))
+    return tuple(tables)
+
+
+def write_star(path: Path, tables: Sequence[StarTable]) -> None:
+    """Write blocks as RELION does; numbers are written so that they read back unchanged."""
+    with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for table in tables:
+            file.write(f"\n# version 30001\n\ndata_{table.name}\n\n")
+            columns = [_texts(path, column) for column in table.columns.values()]
+            if table.loop:
+                file.write("loop_\n")
+                file.writelines(f"_{label} #{i}\n" for i, label in enumerate(table.columns, 1))
+                file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
+            else:
+                pairs = zip(table.columns, columns, strict=True)
+                file.writelines(f"_{label} {column[0]}\n" for label, column in pairs)
+            file.write("\n")
+
+
+def _texts(path: Path, column: StarColumn) -> list[str]:
+    if isinstance(column, np.ndarray) and column.dtype.kind in "iufb":
+        return (column.astype(int) if column.dtype.kind == "b" else column).astype(str).tolist()
+    return [_quoted(path, str(value)) for value in column]
+
+
+_BARE = re.compile(r"(?!_|#|\$|\]|;|'|\"|(?:data_|save_|loop_|stop_|global_))\S+", re.IGNORECASE)
+
+
+def _quoted(path: Path, value: str) -> str:
+    if _BARE.fullmatch(value):
+        return value
+    for quote in "\"'":
+        if not re.search(quote + r"\s", value) and "\n" not in value and "\r" not in value:
+            return quote + value + quote
+    raise InputError(
+        f"Cannot write {path}: the value {value!r} has line ends or both kinds of quotes, which "
+        "STAR cannot hold. Rename it."
+    )
+
+
+@dataclass(frozen=True)
+class _Particles:
+    """The particle table with its optics: one place to look a value up."""
+
+    path: Path
+    table: StarTable
+    optics: StarTable | None
+    optics_row: np.ndarray | None
+    """Row of `optics` for each image."""
+    given: Mapping[str, float]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def numbers(self, label: str) -> Float64[np.ndarray, " images"] | None:
+        """One value per image: as given, else from the optics, else from the particles."""
+        if label in self.given:
+            return np.full(len(self), float(self.given[label]))
+        if self.optics is not None and label in self.optics:
+            return _numbers(self.path, self.optics, label)[self.optics_row]
+        return _numbers(self.path, self.table, label) if label in self.table else None
+
+    def flag(self, label: str) -> bool:
+        """Tell whether a flag is set; it must be the same for all images."""
+        values = self.numbers(label)
+        if values is None or not values.any():
+            return False
+        if not values.all():
+            raise InputError(
+                f"{self.path}: _{label} is set for some images and not for others. Split the "
+                "file in two."
+            )
+        return True
+
+
+def _numbers(path: Path, table: StarTable, label: str) -> Float64[np.ndarray, " rows"]:
+    values = table.columns[label]
+    try:
+        return np.array(values, dtype=np.float64)
+    except ValueError:
+        for row, value in enumerate(values):
+            try:
+                float(value)
+            except ValueError as error:
+                raise InputError(
+                    f"{path}, block data_{table.name}, row {row + 1}: expected a number for "
+                    f"_{label}, found {value!r}. Correct the value."
+                ) from error
+        raise
+
+
+def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> ImageTable:
+    """Read the particles of a single-particle STAR file of RELION 3.0 to 5.
+
+    Values of the optics table take precedence over those of the particle table, and `given`
+    over both.
+
+    Args:
+        path: The STAR file.
+        given: Values by RELION's label, as in {"rlnAmplitudeContrast": 0.1}, for all images.
+
+    Raises:
+        InputError: If there is no particle table, or it is not of single particles, or
+            contradicts itself.
+    """
+    particles = _find_particles(path, given or {})
+    _refuse_unsupported(particles)
+    _warn_of_ignored(particles)
+    identity = list(particles.table.columns["rlnImageName"])
+    stacks, stack_index, slice_index = split_image_names(path, identity)
+    pixel_size = _pixel_size(particles)
+    rotations, no_rotations = _rotations(particles)
+    shifts, no_shifts = _shifts(particles, pixel_size)
+    optics, no_optics = _optics(particles)
+    box = particles.numbers("rlnImageSize")
+    no_poses = no_rotations or no_shifts
+    return ImageTable(
+        source=path,
+        stacks=stacks,
+        stack_index=stack_index,
+        slice_index=slice_index,
+        identity=np.array(identity),
+        box=None if box is None else box.astype(np.int64),
+        pixel_size=pixel_size,
+        rotations=None if no_poses else rotations,
+        shifts=None if no_poses else shifts,
+        optics=optics,
+        half=_halves(particles),
+        premultiplied=particles.flag("rlnCtfDataAreCtfPremultiplied"),
+        no_poses=no_poses,
+        no_optics=no_optics,
+    )
+
+
+def _find_particles(path: Path, given: Mapping[str, float]) -> _Particles:
+    tables = read_star(path)
+    found = [table for table in tables if "rlnImageName" in table]
+    if not found:
+        _refuse_tomograms(path, tables)
+        names = ", ".join(f"data_{table.name}" for table in tables) or "none"
+        raise InputError(
+            f"{path}: expected a particle table with _rlnImageName, found only the blocks "
+            f"{names}. Give a particles STAR file."
+        )
+    table = next((table for table in found if table.name == "particles"), found[0])
+    _refuse_tomograms(path, tables)
+    if not len(table):
+        raise InputError(f"{path}: the table data_{table.name} has no particles. Select some.")
+    optics = next((t for t in tables if t.name == "optics" and "rlnOpticsGroup" in t), None)
+    rows = None if optics is None else _optics_rows(path, table, optics)
+    for label, value in given.items():
+        logger.info("%s: _%s is taken as %g, as asked.", path, label, value)
+    return _Particles(path, table, optics, rows, given)
+
+
+def _refuse_tomograms(path: Path, tables: Sequence[StarTable]) -> None:
+    labels = ("rlnTomoSubTomosAre2DStacks", "rlnTomoName", "rlnTomoParticleName", "rlnCtfImage")
+    for table in tables:
+        for label in labels:
+            if label in table:
+                raise InputError(
+                    f"{path} has _{label} in data_{table.name}: subtomograms are not supported "
+                    "yet; give a STAR file of single-particle images."
+                )
+
+
+def _optics_rows(path: Path, table: StarTable, optics: StarTable) -> np.ndarray:
+    """Match optics groups by value; their order and numbers are free."""
+    groups = _numbers(path, optics, "rlnOpticsGroup")
+    if "rlnOpticsGroup" not in table:
+        if len(groups) == 1:
+            return np.zeros(len(table), dtype=np.int64)
+        raise InputError(
+            f"{path}: expected _rlnOpticsGroup in data_{table.name} because data_optics has "
+            f"{len(groups)} groups, found no such column. Add it."
+        )
+    wanted = _numbers(path, table, "rlnOpticsGroup")
+    order = np.argsort(groups)
+    place = np.minimum(np.searchsorted(groups, wanted, sorter=order), len(groups) - 1)
+    rows = order[place]
+    wrong = np.flatnonzero(groups[rows] != wanted)
+    if wrong.size:
+        raise InputError(
+            f"{path}, row {wrong[0] + 1}: optics group {wanted[wrong[0]]:g} is not among those "
+            f"of data_optics ({', '.join(f'{group:g}' for group in groups)}). Add it there."
+        )
+    return rows
+
+
+def _refuse_unsupported(particles: _Particles) -> None:
+    dimensions = particles.numbers("rlnImageDimensionality")
+    if dimensions is not None and (dimensions != 2).any():
+        raise InputError(
+            f"{particles.path}: expected images, found _rlnImageDimensionality "
+            f"{dimensions.max():g}: subtomograms are not supported yet; give images."
+        )
+    if particles.flag("rlnCtfDataArePhaseFlipped"):
+        raise InputError(
+            f"{particles.path}: the images are phase flipped (_rlnCtfDataArePhaseFlipped), which "
+            "is not supported. Extract them again without phase flipping."
+        )
+
+
+def _warn_of_ignored(particles: _Particles) -> None:
+    """Say which aberrations, that no open program applies either, are left out."""
+    tables = [table for table in (particles.optics, particles.table) if table is not None]
+    present = sorted(
+        {
+            label
+            for label, neutral in _IGNORED.items()
+            for table in tables
+            if label in table and any(_differs(v, neutral) for v in set(table.columns[label]))
+        }
+    )
+    if present:
+        logger.warning(
+            "%s: %s are ignored: beam tilt, higher aberrations and anisotropic magnification "
+            "are not modelled.",
+            particles.path,
+            ", ".join("_" + label for label in present),
+        )
+
+
+def _differs(value: str, neutral: str) -> bool:
+    try:
+        return float(value) != float(neutral)
+    except ValueError:
+        return bool(re.search("[1-9]", value))
+
+
+def split_image_names(
+    path: Path, names: Sequence[str]
+) -> tuple[tuple[str, ...], Int32[np.ndarray, " images"], Int64[np.ndarray, " images"]]:
+    """Split `NNNNNN@path`, counted from 1, into distinct paths, their index and slices from 0.
+
+    A name without @ is a file with one image.
+    """
+    stacks: dict[str, int] = {}
+    stack_index = np.empty(len(names), np.int32)
+    slice_index = np.empty(len(names), np.int64)
+    for row, name in enumerate(names):
+        number, at, stack = name.partition("@")
+        if not at:
+            number, stack = "1", name
+        if not number.isdecimal() or int(number) < 1 or not stack:
+            raise InputError(
+                f"{path}, row {row + 1}: expected an image name such as 000001@stack.mrcs, "
+                f"counted from 1, found {name!r}. Correct the name."
+            )
+        stack_index[row] = stacks.setdefault(stack, len(stacks))
+        slice_index[row] = int(number) - 1
+    return tuple(stacks), stack_index, slice_index
+
+
+def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
+    pixel_size = particles.numbers("rlnImagePixelSize")
+    if pixel_size is not None:
+        return pixel_size
+    detector = particles.numbers("rlnDetectorPixelSize")
+    magnification = particles.numbers("rlnMagnification")
+    if detector is None or magnification is None:
+        return None
+    return 1e4 * detector / magnification
+
+
+def _rotations(particles: _Particles) -> tuple[np.ndarray | None, str]:
+    angles = [particles.numbers(label) for label in _ANGLES]
+    missing = [label for label, angle in zip(_ANGLES, angles, strict=True) if angle is None]
+    if missing:
+        return None, f"the column _{missing[0]} is missing"
+    known = [angle for angle in angles if angle is not None]
+    return rotations_from_relion_euler(np.deg2rad(np.stack(known, axis=1))), ""
+
+
+def _shifts(particles: _Particles, pixel_size: np.ndarray | None) -> tuple[np.ndarray | None, str]:
+    """Read shifts in Å, or in pixels as before RELION 3.1; refuse two that disagree."""
+    angstrom = _pair(particles, "rlnOriginXAngst", "rlnOriginYAngst")
+    pixels = _pair(particles, "rlnOriginX", "rlnOriginY")
+    if pixels is None:
+        return (np.zeros((len(particles), 2)) if angstrom is None else angstrom), ""
+    if pixel_size is None:
+        if angstrom is not None:
+            return angstrom, ""
+        return None, "_rlnOriginX is in pixels and the file states no pixel size"
+    converted = pixels * pixel_size[:, None]
+    if angstrom is None:
+        return converted, ""
+    wrong = np.flatnonzero(np.abs(converted - angstrom).max(axis=1) > 0.01 * pixel_size)
+    if wrong.size:
+        row = wrong[0]
+        raise InputError(
+            f"{particles.path}, row {row + 1}: _rlnOriginX/Y ({pixels[row, 0]:g}, "
+            f"{pixels[row, 1]:g} pixels of {pixel_size[row]:g} Å) and _rlnOriginXAngst/YAngst "
+            f"({angstrom[row, 0]:g}, {angstrom[row, 1]:g} Å) disagree. Remove the pair that is "
+            "out of date."
+        )
+    return angstrom, ""
+
+
+def _pair(particles: _Particles, x: str, y: str) -> Float64[np.ndarray, "images 2"] | None:
+    along_x, along_y = particles.numbers(x), particles.numbers(y)
+    if along_x is None and along_y is None:
+        return None
+    if along_x is None or along_y is None:
+        missing = x if along_x is None else y
+        raise InputError(f"{particles.path}: expected both _{x} and _{y}, _{missing} is missing.")
+    return np.stack([along_x, along_y], axis=1)
+
+
+def _optics(particles: _Particles) -> tuple[Optics | None, str]:
+    labels = {
+        "defocus_u": "rlnDefocusU",
+        "defocus_v": "rlnDefocusV",
+        "defocus_angle": "rlnDefocusAngle",
+        "voltage": "rlnVoltage",
+        "spherical_aberration": "rlnSphericalAberration",
+        "amplitude_contrast": "rlnAmplitudeContrast",
+    }
+    found = {name: particles.numbers(label) for name, label in labels.items()}
+    missing = ["_" + labels[name] for name, value in found.items() if value is None]
+    if missing:
+        return None, f"missing columns: {', '.join(missing)}"
+    values = {name: value for name, value in found.items() if value is not None}
+    phase_shift = particles.numbers("rlnPhaseShift")
+    count = len(particles)
+    values["defocus_angle"] = np.deg2rad(values["defocus_angle"])
+    values["phase_shift"] = np.zeros(count) if phase_shift is None else np.deg2rad(phase_shift)
+    values["b_factor"], values["scale"] = np.zeros(count), np.ones(count)
+    return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
+
+
+def _halves(particles: _Particles) -> Int8[np.ndarray, " images"] | None:
+    if "rlnRandomSubset" not in particles.table:
+        return None
+    subset = _numbers(particles.path, particles.table, "rlnRandomSubset")
+    if np.array_equal(np.unique(subset), [1, 2]):
+        return (subset - 1).astype(np.int8)
+    logger.info("%s: _rlnRandomSubset is not 1 and 2, so it is not used.", particles.path)
+    return None
+
+
+def write_particles(path: Path, table: ImageTable) -> None:
+    """Write particles in the way of RELION 3.1, with an optics table.
+
+    Images are named by `stacks` and `slice_index`, so paths should be as the reader shall see
+    them: relative to the STAR file or to the project.
+    """
+    if table.box is None or table.pixel_size is None or table.optics is None:
+        raise InputError(f"Cannot write {path}: box, pixel size and optics of images are wanted.")
+    per_group = {
+        "rlnVoltage": np.asarray(table.optics.voltage),
+        "rlnSphericalAberration": np.asarray(table.optics.spherical_aberration),
+        "rlnAmplitudeContrast": np.asarray(table.optics.amplitude_contrast),
+        "rlnImagePixelSize": table.pixel_size,
+        "rlnImageSize": table.box,
+    }
+    _, first, group = np.unique(
+        np.stack(list(per_group.values()), axis=1), axis=0, return_index=True, return_inverse=True
+    )
+    count = len(first)
+    optics = {
+        "rlnOpticsGroup": np.arange(1, count + 1),
+        "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, count + 1)],
+        **{label: values[first] for label, values in per_group.items()},
+        "rlnImageDimensionality": np.full(count, 2),
+        "rlnCtfDataAreCtfPremultiplied": np.full(count, int(table.premultiplied)),
+    }
+    write_star(
+        path,
+        [
+            StarTable("optics", optics),
+            StarTable("particles", _particle_columns(table, group.reshape(-1) + 1)),
+        ],
+    )
+
+
+def _particle_columns(
+    table: ImageTable, group: Shaped[np.ndarray, " images"]
+) -> dict[str, StarColumn]:
+    pairs = zip(table.stack_index.tolist(), table.slice_index.tolist(), strict=True)
+    names = [f"{place + 1:06d}@{table.stacks[stack]}" for stack, place in pairs]
+    columns: dict[str, StarColumn] = {"rlnImageName": names, "rlnOpticsGroup": group}
+    if table.rotations is not None:
+        angles = np.rad2deg(relion_euler_from_rotations(table.rotations))
+        columns.update(zip(_ANGLES, angles.T, strict=True))
+    if table.shifts is not None:
+        columns["rlnOriginXAngst"], columns["rlnOriginYAngst"] = table.shifts.T
+    if table.optics is not None:
+        columns["rlnDefocusU"] = np.asarray(table.optics.defocus_u)
+        columns["rlnDefocusV"] = np.asarray(table.optics.defocus_v)
+        columns["rlnDefocusAngle"] = np.rad2deg(np.asarray(table.optics.defocus_angle))
+        columns["rlnPhaseShift"] = np.rad2deg(np.asarray(table.optics.phase_shift))
+    if table.half is not None:
+        columns["rlnRandomSubset"] = table.half.astype(np.int64) + 1
+    return columns
