@@ -1,0 +1,341 @@
+"""Arrays in pickles of other programs, read without executing anything, and their npz twins."""
+
+import logging
+import pickle
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from zipfile import BadZipFile
+
+import numpy as np
+from jaxtyping import Float, Float64, Int, Int64
+
+from recovar.core.ctf import Optics
+from recovar.data import written_whole
+from recovar.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+_NUMPY_GLOBALS = {
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+    ("multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
+    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Builds arrays, numbers, texts, lists, tuples and dictionaries, and nothing else."""
+
+    def __init__(self, file: BinaryIO, path: Path) -> None:
+        super().__init__(file, encoding="latin1")
+        self._path = path
+
+    def find_class(self, module: str, name: str) -> Callable[..., Any]:
+        """Admit what makes numpy arrays; refuse every other global by its name."""
+        short = module
+        for package in ("numpy.core.", "numpy._core."):
+            short = short.removeprefix(package)
+        if short == "numpy" or short != module:
+            found = _NUMPY_GLOBALS.get((short, name))
+            if found is not None:
+                return found
+        if (module, name) == ("_codecs", "encode"):
+            return _latin1_bytes
+        raise InputError(
+            f"{self._path} asks for {module}.{name}, which is not an array or a number, so it was "
+            "not read and nothing was executed. Give plain numpy arrays, as .pkl or .npz."
+        )
+
+    def persistent_load(self, pid: object) -> object:
+        """Refuse objects that are kept elsewhere."""
+        raise InputError(
+            f"{self._path} refers to objects outside it ({pid!r}), so it was not read."
+        )
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """Stand for `_codecs.encode`, which old pickles use for bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+def read_pickle(path: Path) -> object:
+    """Read arrays, numbers, texts, lists, tuples and dictionaries from a pickle.
+
+    Raises:
+        InputError: If the file is missing or broken, or holds anything else, which is named.
+    """
+    if not path.is_file():
+        raise InputError(f"Expected a pickle at {path}, but there is no such file.")
+    try:
+        with path.open("rb") as file:
+            return _ArrayUnpickler(file, path).load()
+    except InputError:
+        raise
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        ImportError,
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        MemoryError,
+        OverflowError,
+    ) as error:
+        raise InputError(
+            f"{path} is not a pickle of numpy arrays that can be read: {error}. Write it again, "
+            "as .pkl or .npz."
+        ) from error
+
+
+def write_pickle(path: Path, content: object) -> None:
+    """Write plain arrays, numbers, lists and tuples as a pickle, whole or not at all."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
+        pickle.dump(content, file, protocol=4)
+
+
+def _read(path: Path) -> object:
+    """Read a pickle, or the arrays of .npy and .npz files."""
+    if path.suffix not in (".npy", ".npz"):
+        return read_pickle(path)
+    if not path.is_file():
+        raise InputError(f"Expected arrays at {path}, but there is no such file.")
+    try:
+        content = np.load(path, allow_pickle=False)
+        return dict(content) if isinstance(content, Mapping) else content
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise InputError(f"{path} is not a {path.suffix} file of plain arrays: {error}.") from error
+
+
+def _numeric(path: Path, value: object, what: str) -> np.ndarray:
+    """Make an array of numbers or say that it is not one."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"{path}: expected {what}, found a ragged list.") from error
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{path}: expected {what}, found values of type {array.dtype}.")
+    return array
+
+
+@dataclass(frozen=True)
+class FractionalPoses:
+    """Poses as pickles hold them."""
+
+    rotations: Float64[np.ndarray, "images 3 3"]
+    shift_fractions: Float64[np.ndarray, "images 2"]
+    """Shifts as fractions of the box."""
+
+
+def read_poses_pickle(path: Path, images: int) -> FractionalPoses:
+    """Read rotations and shifts: a pickle of (rot, trans) or rot, or an npz with these names.
+
+    Args:
+        path: A .pkl or .npz file.
+        images: How many images there are.
+
+    Raises:
+        InputError: If the shapes are not (images, 3, 3) and (images, 2), or a shift exceeds 1,
+            as in old files, whose shifts are in pixels.
+    """
+    content = _read(path)
+    if isinstance(content, Mapping):
+        if "rot" not in content:
+            raise InputError(
+                f"{path}: expected the arrays rot and trans, found {', '.join(content) or 'none'}."
+            )
+        content = (content["rot"], content["trans"]) if "trans" in content else content["rot"]
+    if not isinstance(content, tuple | list) or len(content) != 2 or np.ndim(content[0]) != 3:
+        content = (content, np.zeros((images, 2)))
+    rotations = _numeric(path, content[0], "rotations").astype(np.float64)
+    shifts = _numeric(path, content[1], "shifts").astype(np.float64)
+    for what, array, wanted in (
+        ("rotations", rotations, (images, 3, 3)),
+        ("shifts", shifts, (images, 2)),
+    ):
+        if array.shape != wanted:
+            raise InputError(
+                f"{path}: expected {what} of shape {wanted} for {images} images, found "
+                f"{array.shape}. Give the poses of these images, in the same order."
+            )
+    if (np.abs(shifts) > 1).any():
+        raise InputError(
+            f"{path}: expected shifts as fractions of the box, at most 1, found "
+            f"{np.abs(shifts).max():g}: they are in the pixel unit of old files. Divide them by "
+            "the box size."
+        )
+    return FractionalPoses(rotations, shifts)
+
+
+def write_poses_pickle(
+    path: Path,
+    rotations: Float[np.ndarray, "images 3 3"],
+    shift_fractions: Float[np.ndarray, "images 2"],
+) -> None:
+    """Write (rot, trans), shifts as fractions of the box."""
+    write_pickle(path, (np.asarray(rotations, np.float64), np.asarray(shift_fractions, np.float64)))
+
+
+def read_ctf_pickle(path: Path, images: int) -> Float64[np.ndarray, "images 9"]:
+    """Read [box, Å/pixel, defocus U, V (Å), angle (°), kV, Cs (mm), contrast, phase (°)] rows.
+
+    The pixel size belongs to the box of the same row. An npz holds them as `ctf`.
+
+    Raises:
+        InputError: If the shape is not (images, 9) or a value is not finite.
+    """
+    content = _read(path)
+    if isinstance(content, Mapping):
+        if "ctf" not in content:
+            raise InputError(
+                f"{path}: expected the array ctf, found {', '.join(content) or 'none'}."
+            )
+        content = content["ctf"]
+    rows = _numeric(path, content, "CTF parameters").astype(np.float64)
+    if rows.shape != (images, 9):
+        raise InputError(
+            f"{path}: expected CTF parameters of shape {(images, 9)} for {images} images, found "
+            f"{rows.shape}. Give those of these images, in the same order."
+        )
+    wrong = np.flatnonzero(~np.isfinite(rows).all(axis=1) | (rows[:, :2] <= 0).any(axis=1))
+    if wrong.size:
+        raise InputError(
+            f"{path}, row {wrong[0] + 1}: expected finite CTF parameters with a box and a pixel "
+            f"size above 0, found {rows[wrong[0]].tolist()}. Correct or leave out this image."
+        )
+    return rows
+
+
+def optics_from_ctf_rows(rows: Float64[np.ndarray, "images 9"]) -> Optics:
+    """Take the transfer function out of rows as `read_ctf_pickle` reads them."""
+    values = rows[:, 2:].astype(np.float64)
+    values[:, [2, 6]] = np.deg2rad(values[:, [2, 6]])
+    u, v, angle, voltage, aberration, contrast, phase = values.astype(np.float32).T
+    return Optics(
+        defocus_u=u,
+        defocus_v=v,
+        defocus_angle=angle,
+        voltage=voltage,
+        spherical_aberration=aberration,
+        amplitude_contrast=contrast,
+        phase_shift=phase,
+        b_factor=np.zeros_like(u),
+        scale=np.ones_like(u),
+    )
+
+
+def write_ctf_pickle(path: Path, optics: Optics, box: int, pixel_size: float) -> None:
+    """Write rows as `read_ctf_pickle` reads them."""
+    columns = [
+        np.full(len(optics), box),
+        np.full(len(optics), pixel_size),
+        optics.defocus_u,
+        optics.defocus_v,
+        np.rad2deg(np.asarray(optics.defocus_angle)),
+        optics.voltage,
+        optics.spherical_aberration,
+        optics.amplitude_contrast,
+        np.rad2deg(np.asarray(optics.phase_shift)),
+    ]
+    write_pickle(path, np.stack([np.asarray(c, np.float64) for c in columns], axis=1))
+
+
+def read_indices(path: Path, images: int | None = None) -> Int64[np.ndarray, " chosen"]:
+    """Read indices from 0, or a mask with one entry per image, from .pkl, .npy or .txt.
+
+    Args:
+        path: The file.
+        images: How many images there are, where known: then a mask must be as long, and
+            indices must lie below.
+
+    Raises:
+        InputError: If they are not whole numbers, are repeated, or are out of range.
+    """
+    if path.suffix == ".txt":
+        content = _read_text(path)
+    else:
+        content = _read(path)
+        if isinstance(content, Mapping) and len(content) == 1:
+            content = next(iter(content.values()))
+    return checked_indices(_numeric(path, content, "indices"), images, str(path))
+
+
+def _read_text(path: Path) -> list[float]:
+    if not path.is_file():
+        raise InputError(f"Expected indices at {path}, but there is no such file.")
+    try:
+        return [float(word) for word in path.read_text().split()]
+    except ValueError as error:
+        raise InputError(
+            f"{path}: expected indices separated by spaces or lines: {error}."
+        ) from error
+
+
+def checked_indices(
+    indices: np.ndarray, images: int | None, where: str
+) -> Int64[np.ndarray, " chosen"]:
+    """Turn a mask or whole numbers into distinct indices within range, in the order given."""
+    if indices.ndim != 1:
+        raise InputError(f"{where}: expected a list of indices, found shape {indices.shape}.")
+    if indices.dtype == bool:
+        if images is not None and len(indices) != images:
+            raise InputError(
+                f"{where}: expected a mask of {images} entries, one per image, found "
+                f"{len(indices)}."
+            )
+        return np.flatnonzero(indices).astype(np.int64)
+    whole = indices.astype(np.int64)
+    if (whole != indices).any():
+        raise InputError(
+            f"{where}: expected whole numbers, found {indices[whole != indices][0]:g}."
+        )
+    if len(np.unique(whole)) != len(whole):
+        values, counts = np.unique(whole, return_counts=True)
+        raise InputError(
+            f"{where}: expected each image once, found {values[counts > 1][0]} more than once. "
+            "Remove the repetition."
+        )
+    if whole.size and (whole.min() < 0 or (images is not None and whole.max() >= images)):
+        wrong = whole[(whole < 0) | (whole >= (np.inf if images is None else images))][0]
+        last = "" if images is None else f" to {images - 1}"
+        raise InputError(
+            f"{where}: expected indices from 0{last}, found {wrong}. Indices count the images of "
+            "the input file from 0."
+        )
+    return whole
+
+
+def read_halfsets(
+    path: Path, images: int | None = None
+) -> tuple[Int64[np.ndarray, " first"], Int64[np.ndarray, " second"]]:
+    """Read two lists of image indices that have nothing in common.
+
+    Raises:
+        InputError: If there are not two, one is empty, or they overlap.
+    """
+    content = _read(path)
+    if isinstance(content, Mapping):
+        content = list(content.values())
+    if not isinstance(content, list | tuple | np.ndarray) or len(content) != 2:
+        raise InputError(f"{path}: expected two lists of indices, one per half set.")
+    first, second = (
+        checked_indices(_numeric(path, half, "indices"), images, f"{path}, half {i}")
+        for i, half in enumerate(content, 1)
+    )
+    if not first.size or not second.size:
+        raise InputError(f"{path}: expected two half sets with images, found an empty one.")
+    shared = np.intersect1d(first, second)
+    if shared.size:
+        raise InputError(f"{path}: image {shared[0]} is in both half sets. Put it in one.")
+    return first, second
+
+
+def write_indices(path: Path, indices: Int[np.ndarray, " chosen"]) -> None:
+    """Write indices as a pickle of one array."""
+    write_pickle(path, np.asarray(indices, np.int64))
