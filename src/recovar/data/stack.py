@@ -1,0 +1,111 @@
+"""Images from disk, in any order, and ahead of their use."""
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from recovar.data.mrc import open_sections, read_header
+from recovar.data.particles import Particles
+from recovar.errors import InputError
+
+_OPEN_FILES = 64
+
+
+class ImageReader:
+    """Reads images of a table of particles; keeps a bounded number of files mapped."""
+
+    def __init__(self, particles: Particles, open_files: int = _OPEN_FILES) -> None:
+        self._particles = particles
+        self._open_files = open_files
+        self._maps: OrderedDict[int, np.memmap] = OrderedDict()
+
+    def read(self, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k y x"]:
+        """Read images in the order of `rows`, though from disk in the order of the files.
+
+        Raises:
+            InputError: If a file is missing or short, or an image has NaN or infinity.
+        """
+        particles = self._particles
+        stacks, places = particles.stack_index[rows], particles.slice_index[rows]
+        images = np.empty((len(rows), particles.box, particles.box), np.float32)
+        order = np.lexsort((places, stacks))
+        stacks, places = stacks[order], places[order]
+        breaks = np.flatnonzero((np.diff(stacks) != 0) | (np.diff(places) != 1)) + 1
+        for run in np.split(np.arange(len(rows)), breaks):
+            if run.size:
+                first, last = places[run[0]], places[run[-1]]
+                sections = self._sections(int(stacks[run[0]]), int(last))
+                images[order[run]] = sections[first : last + 1]
+        self._refuse_infinite(rows, images)
+        return images
+
+    def _sections(self, stack: int, last: int) -> np.memmap:
+        """Map a stack, which must hold the image `last`."""
+        if stack not in self._maps:
+            header = read_header(self._particles.stacks[stack])
+            box = self._particles.box
+            if header.shape[1:] != (box, box):
+                raise InputError(
+                    f"{header.path}: expected images of {box} × {box} pixels like the others, "
+                    f"found {header.shape[2]} × {header.shape[1]}. Select images of one size."
+                )
+            self._maps[stack] = open_sections(header)
+            if len(self._maps) > self._open_files:
+                self._maps.popitem(last=False)
+        self._maps.move_to_end(stack)
+        sections = self._maps[stack]
+        if last >= len(sections):
+            raise InputError(
+                f"{self._particles.stacks[stack]}: expected at least {last + 1} images, found "
+                f"{len(sections)}. Copy the stack again."
+            )
+        return sections
+
+    def _refuse_infinite(self, rows: np.ndarray, images: np.ndarray) -> None:
+        """A sum that is not finite is cheap to find; only then look at every pixel."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            suspect = np.flatnonzero(~np.isfinite(images.sum(axis=(1, 2))))
+        for k in suspect:
+            if not np.isfinite(images[k]).all():
+                row = rows[k]
+                stack = self._particles.stacks[self._particles.stack_index[row]]
+                raise InputError(
+                    f"{stack}: image {self._particles.slice_index[row] + 1} "
+                    f"({self._particles.identity[row]}) has values that are NaN or infinite. "
+                    "Leave it out with --ind, or extract it again."
+                )
+
+
+def read_images(particles: Particles, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k y x"]:
+    """Read images of these rows, in this order."""
+    return ImageReader(particles).read(rows)
+
+
+def stream(
+    particles: Particles, rows: Int[np.ndarray, " n"], batch_size: int, prefetch: int = 2
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Read batch after batch, with `prefetch` batches read ahead by one thread.
+
+    Errors of the thread are raised here; it ends when the consumer stops.
+
+    Yields:
+        Rows of a batch and their images (float32, rows y x), in the order of `rows`.
+    """
+    reader = ImageReader(particles)
+    pool = ThreadPoolExecutor(1, "recovar-images")
+    pending: deque[tuple[np.ndarray, Future[np.ndarray]]] = deque()
+    try:
+        for start in range(0, len(rows), batch_size):
+            batch = rows[start : start + batch_size]
+            pending.append((batch, pool.submit(reader.read, batch)))
+            if len(pending) > prefetch:
+                ready, images = pending.popleft()
+                yield ready, images.result()
+        while pending:
+            ready, images = pending.popleft()
+            yield ready, images.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
