@@ -70,7 +70,11 @@ class _GemmiColumns(Mapping[str, StarColumn]):
             cif.as_string(value) if value[0] in "\"';" else value
             for value in self._block.find_values("_" + label)
         ]
-        return [unquote(value) for value in values] if self._escaped else values
+        return (
+            [unquote(value, errors="surrogateescape") for value in values]
+            if self._escaped
+            else values
+        )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._labels)
@@ -97,7 +101,7 @@ def read_star(path: Path) -> tuple[StarTable, ...]:
         raise InputError(f"Expected a STAR file, but {path} is empty. Copy it again.")
     escaped = not raw.isascii()
     if escaped:  # gemmi reads printable ASCII only
-        raw = re.sub(rb"[\x80-\xff%]", lambda byte: b"%%%02X" % byte[0], raw)
+        raw = re.sub(rb"[\x80-\xff%]", lambda byte: b"%%%02X" % byte[0][0], raw)
     try:
         document = cif.read_string(raw, check_level=0)
     except (ValueError, RuntimeError) as error:

@@ -1,0 +1,272 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recovar.data.legacy import read_ctf_pickle, read_poses_pickle
+from recovar.data.star import StarTable, read_star, read_star_table, write_particles, write_star
+from recovar.errors import InputError
+
+TEXTS = st.text(
+    st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), min_size=0, max_size=12
+).filter(lambda text: '"' not in text or "'" not in text)
+
+PARTICLES = """data_particles
+
+loop_
+_rlnImageName
+_rlnAngleRot
+_rlnAngleTilt
+_rlnAnglePsi
+_rlnOpticsGroup
+{labels}
+1@a.mrcs 10 20 30 7 {first}
+2@a.mrcs 40 50 60 3 {second}
+"""
+OPTICS = """data_optics
+
+loop_
+_rlnOpticsGroup
+_rlnImagePixelSize
+_rlnVoltage
+{labels}
+3 2.0 200 {first}
+7 1.0 300 {second}
+"""
+
+
+def star(tmp_path, text):
+    (tmp_path / "p.star").write_text(text)
+    return tmp_path / "p.star"
+
+
+def particles(labels="_x", first="1", second="1"):
+    return PARTICLES.format(labels=labels, first=first, second=second)
+
+
+def optics(labels="_x", first="1", second="1"):
+    return OPTICS.format(labels=labels, first=first, second=second)
+
+
+@given(
+    rows=st.lists(st.tuples(TEXTS, st.floats(allow_nan=False)), min_size=1, max_size=5),
+    crlf=st.booleans(),
+)
+def test_tables_read_back_unchanged(tmp_path_factory, rows, crlf):
+    path = tmp_path_factory.mktemp("star") / "t.star"
+    texts, numbers = [row[0] for row in rows], np.array([row[1] for row in rows])
+    columns = {"rlnMicrographName": texts, "rlnX": numbers, "rlnY": np.arange(len(rows))}
+    pair = StarTable("general", {"rlnFlag": np.array([1])}, loop=False)
+    write_star(path, [StarTable("", columns), pair])
+    if crlf:
+        path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    table, general = read_star(path)
+    assert list(table.columns["rlnMicrographName"]) == texts
+    assert [float(x) for x in table.columns["rlnX"]] == numbers.tolist()
+    assert [int(y) for y in table.columns["rlnY"]] == list(range(len(rows)))
+    assert (table.name, general.name, general.loop) == ("", "general", False)
+    assert general.columns["rlnFlag"] == ["1"]
+
+
+@given(seed=st.integers(0, 2**16), premultiplied=st.booleans())
+def test_particles_read_back_unchanged(tmp_path_factory, make_table, seed, premultiplied):
+    path = tmp_path_factory.mktemp("star") / "p.star"
+    table = make_table(seed=seed, premultiplied=premultiplied)
+    voltage = np.where(np.arange(len(table)) < 2, 200, 300).astype(np.float32)
+    optics = table.optics
+    table = replace(table, optics=type(optics)(**(vars(optics) | {"voltage": voltage})))
+    write_particles(path, table)
+    back = read_star_table(path)
+    assert back.stacks == table.stacks
+    for name in ("stack_index", "slice_index", "identity", "box", "pixel_size", "half"):
+        np.testing.assert_array_equal(getattr(back, name), getattr(table, name), err_msg=name)
+    np.testing.assert_allclose(back.rotations, table.rotations, atol=1e-12)
+    np.testing.assert_allclose(back.shifts, table.shifts, atol=1e-12)
+    for name, value in vars(table.optics).items():
+        np.testing.assert_allclose(getattr(back.optics, name), value, rtol=1e-6, err_msg=name)
+    assert back.premultiplied == premultiplied
+
+
+@given(tilt=st.sampled_from([0.0, 180.0]), rot=st.floats(-180, 180), psi=st.floats(-180, 180))
+def test_views_along_the_axis_read_back_unchanged(tmp_path_factory, make_table, tilt, rot, psi):
+    from_file = tmp_path_factory.mktemp("star") / "p.star"
+    write_star(
+        from_file,
+        [
+            StarTable(
+                "",
+                {
+                    "rlnImageName": ["1@a.mrcs"],
+                    "rlnAngleRot": np.array([rot]),
+                    "rlnAngleTilt": np.array([tilt]),
+                    "rlnAnglePsi": np.array([psi]),
+                },
+            )
+        ],
+    )
+    rotations = read_star_table(from_file).rotations
+    write_particles(from_file, make_table(2, rotations=np.repeat(rotations, 2, axis=0)))
+    np.testing.assert_allclose(read_star_table(from_file).rotations[1], rotations[0], atol=1e-9)
+
+
+def test_the_euler_convention_is_that_of_relion(tmp_path):
+    text = (
+        "data_\nloop_\n_rlnImageName\n_rlnAngleRot\n_rlnAngleTilt\n_rlnAnglePsi\n1@a 37 61 -118\n"
+    )
+    wanted = [
+        [0.349598, -0.842129, 0.410609],
+        [0.624400, -0.117323, -0.772243],
+        [0.698502, 0.526359, 0.484810],
+    ]
+    np.testing.assert_allclose(
+        read_star_table(star(tmp_path, text)).rotations[0], wanted, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("reversed_blocks", [False, True])
+def test_optics_groups_are_matched_by_value_in_any_order(tmp_path, reversed_blocks):
+    blocks = [optics(), particles()]
+    table = read_star_table(star(tmp_path, "\n".join(blocks[::-1] if reversed_blocks else blocks)))
+    assert table.pixel_size.tolist() == [1.0, 2.0]
+
+
+def test_optics_take_precedence_over_particles_and_given_values_over_both(tmp_path):
+    path = star(tmp_path, optics() + particles("_rlnImagePixelSize", "9", "9"))
+    assert read_star_table(path).pixel_size.tolist() == [1.0, 2.0]
+    assert read_star_table(path, {"rlnImagePixelSize": 4.0}).pixel_size.tolist() == [4.0, 4.0]
+
+
+def test_shifts_in_pixels_become_angstrom(tmp_path):
+    path = star(tmp_path, optics() + particles("_rlnOriginX\n_rlnOriginY", "1 2", "3 4"))
+    np.testing.assert_allclose(read_star_table(path).shifts, [[1, 2], [6, 8]])
+
+
+def test_missing_shifts_are_zero(tmp_path):
+    assert not read_star_table(star(tmp_path, optics() + particles())).shifts.any()
+
+
+def test_the_pixel_size_of_relion_30_comes_from_the_magnification(tmp_path):
+    labels = "_rlnMagnification\n_rlnDetectorPixelSize"
+    path = star(tmp_path, particles(labels, "38168 5", "38168 5"))
+    np.testing.assert_allclose(read_star_table(path).pixel_size, 1.31, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("subsets", "half"), [("12", [0, 1]), ("11", None), ("01", None)])
+def test_random_subsets_are_half_sets_only_if_both_are_there(tmp_path, subsets, half):
+    found = read_star_table(star(tmp_path, particles("_rlnRandomSubset", *subsets))).half
+    assert (None if found is None else found.tolist()) == half
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("", "is empty"),
+        ("version https://git-lfs.github.com/spec/v1\n", "git-LFS pointer"),
+        ("hello", "not a STAR file that can be read"),
+        ("data_a\nloop_\n_b\n_c\n1 2 3\n", "not a STAR file that can be read"),
+        ("data_a\n_b 1\n", "expected a particle table with _rlnImageName, found only.*data_a"),
+        ("data_\nloop_\n_rlnImageName\n\n", "has no particles"),
+        (particles().replace("1@a", "0@a"), r"row 1: expected an image name.*found '0@a.mrcs'"),
+        (
+            particles().replace(" 50 ", " x "),
+            "row 2: expected a number for _rlnAngleTilt, found 'x'",
+        ),
+        (optics().replace("\n7 ", "\n8 ") + particles(), "row 1: optics group 7 is not among"),
+        (
+            optics() + particles().replace("_rlnOpticsGroup", "_g"),
+            "expected _rlnOpticsGroup in data_p",
+        ),
+        (
+            optics()
+            + particles(
+                "_rlnOriginX\n_rlnOriginY\n_rlnOriginXAngst\n_rlnOriginYAngst", "1 1 1 1", "1 1 1 1"
+            ),
+            r"row 2: _rlnOriginX/Y .* disagree",
+        ),
+        (particles("_rlnOriginXAngst"), "expected both _rlnOriginXAngst and _rlnOriginYAngst"),
+        (particles("_rlnCtfDataArePhaseFlipped"), "phase flipped"),
+        (particles("_rlnCtfDataAreCtfPremultiplied", "1", "0"), "set for some images and not for"),
+        (particles("_rlnCtfImage"), "subtomograms are not supported yet"),
+        (particles("_rlnImageDimensionality", "3", "3"), "subtomograms are not supported yet"),
+        ("data_general\n_rlnTomoSubTomosAre2DStacks 1\n" + particles(), "subtomograms are not"),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path, text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_star_table(star(tmp_path, text))
+
+
+def test_what_is_missing_is_kept_for_the_reader_to_say(tmp_path):
+    table = read_star_table(star(tmp_path, particles("_rlnOriginX\n_rlnOriginY", "1 1", "1 1")))
+    assert table.rotations is None
+    assert table.no_poses == "_rlnOriginX is in pixels and the file states no pixel size"
+    assert table.no_optics.startswith("missing columns: _rlnDefocusU")
+
+
+@pytest.mark.parametrize(("value", "warns"), [("0.1", True), ("0.000", False)])
+def test_aberrations_that_are_ignored_are_said(tmp_path, caplog, value, warns):
+    read_star_table(star(tmp_path, particles("_rlnBeamTiltX", value, value)))
+    assert ("_rlnBeamTiltX are ignored" in caplog.text) == warns
+
+
+def test_line_ends_in_values_are_not_written(tmp_path):
+    with pytest.raises(InputError, match="which STAR cannot hold"):
+        write_star(tmp_path / "t.star", [StarTable("", {"a": ["x\ny"]})])
+    assert not list(tmp_path.iterdir())
+
+
+def test_cryodrgn_reads_the_same_from_a_relion_30_file(zoo):
+    path = zoo / "cryodrgn/FinalRefinement-OriginalParticles-PfCRT.star"
+    table = read_star_table(path, {"rlnAmplitudeContrast": 0.1})
+    poses = read_poses_pickle(zoo / "cryodrgn/pose.star.pkl", 5)
+    np.testing.assert_allclose(table.rotations, poses.rotations, atol=1e-9)
+    np.testing.assert_allclose(table.shifts, poses.shift_fractions * 300 * 1.035, atol=1e-6)
+    ctf = read_ctf_pickle(zoo / "cryodrgn/ctf1.pkl", 5)
+    assert table.pixel_size.tolist() == pytest.approx(ctf[:, 1])
+    found = [np.asarray(value, float) for value in vars(table.optics).values()]
+    found[2], found[6] = np.rad2deg(found[2]), np.rad2deg(found[6])
+    np.testing.assert_allclose(np.stack(found[:7], axis=1), ctf[:, 2:], rtol=1e-5)
+
+
+def test_the_order_of_blocks_does_not_matter_in_a_real_file(zoo):
+    first = read_star_table(zoo / "cryodrgn/relion31.star")
+    second = read_star_table(zoo / "cryodrgn/relion31.v2.star")
+    np.testing.assert_array_equal(first.rotations, second.rotations)
+    np.testing.assert_array_equal(first.pixel_size, [2.806] * 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "box", "pixel_size"),
+    [
+        ("cryodrgn/relion5.star", 17, 448, 0.89),
+        ("iospi/test.star", 452, 128, 1.911),
+        ("simplecryoem/relion_proj_batch.star", 24, 64, 3.54),
+        ("cryojax/test_starfile.star", 3, 16, 12.0),
+    ],
+)
+def test_real_particle_tables_are_read(zoo, name, images, box, pixel_size):
+    table = read_star_table(zoo / name)
+    assert len(table) == images
+    assert set(table.box.tolist()) == {box}
+    assert table.pixel_size == pytest.approx(pixel_size)
+    assert table.rotations is not None
+    assert table.optics is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("cryosparc-tools/job096_run_data.star", "git-LFS pointer"),
+        ("starfile/default_pipeline.star", "expected a particle table"),
+        ("starfile/postprocess.star", "expected a particle table"),
+        ("starfile/run_it025_optimiser_3D.star", "expected a particle table"),
+        ("emtable/nma.star", "expected a particle table"),
+        ("cryocat/relion_4.0.star", "subtomograms"),
+        ("tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star", "subtomograms"),
+    ],
+)
+def test_real_files_that_are_not_particles_are_refused(zoo, name, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_star_table(zoo / name)
