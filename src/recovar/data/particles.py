@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float64, Int, Int8, Int32, Int64, Shaped
+from jaxtyping import Bool, Float64, Int, Int8, Int32, Int64, Shaped
 
 from recovar.core.ctf import Optics
 from recovar.data import ImageTable, select_rows
@@ -121,7 +121,9 @@ class Particles:
         """Count the images."""
         return len(self.stack_index)
 
-    def select(self, indices: Int[np.ndarray, " chosen"]) -> "Particles":
+    def select(
+        self, indices: Bool[np.ndarray, " images"] | Int[np.ndarray, " chosen"]
+    ) -> "Particles":
         """Keep these images, in this order.
 
         Raises:

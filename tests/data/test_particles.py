@@ -1,0 +1,263 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recovar.data.cryosparc import write_cs
+from recovar.data.legacy import write_ctf_pickle, write_pickle, write_poses_pickle
+from recovar.data.mrc import write_stack
+from recovar.data.particles import (
+    Particles,
+    StackLocator,
+    assign_halves,
+    locate_stacks,
+    read_image_list,
+    read_particles,
+    table_of,
+)
+from recovar.data.star import StarTable, write_particles, write_star
+from recovar.errors import InputError
+
+
+def write_stacks(directory, count=3, box=8, pixel_size=1.5):
+    for name in ("a.mrcs", "b.mrcs"):
+        write_stack(directory / name, np.zeros((count, box, box), np.float32), pixel_size)
+
+
+@pytest.fixture
+def dataset(tmp_path, make_table):
+    write_stacks(tmp_path)
+    write_particles(tmp_path / "p.star", make_table())
+    return tmp_path
+
+
+def test_star_and_cs_of_one_data_set_agree(dataset, make_table):
+    write_cs(dataset / "p.cs", make_table(), np.arange(6, dtype=np.uint64))
+    star, cs = read_particles(dataset / "p.star"), read_particles(dataset / "p.cs")
+    assert star.stacks == cs.stacks == (dataset / "a.mrcs", dataset / "b.mrcs")
+    assert (star.box, star.pixel_size) == (cs.box, cs.pixel_size) == (8, 1.5)
+    np.testing.assert_allclose(star.rotations, cs.rotations, atol=1e-6)
+    np.testing.assert_allclose(star.shifts, cs.shifts, atol=1e-5)
+    np.testing.assert_array_equal(star.half, cs.half)
+
+
+def test_a_table_of_particles_reads_back(dataset):
+    first = read_particles(dataset / "p.star")
+    write_particles(dataset / "q.star", table_of(first))
+    second = read_particles(dataset / "q.star")
+    np.testing.assert_allclose(first.rotations, second.rotations, atol=1e-12)
+    assert first.stacks == second.stacks
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_selection_keeps_rows_stacks_and_order(dataset, as_file):
+    chosen = np.array([5, 1])
+    write_pickle(dataset / "i.pkl", chosen)
+    some = read_particles(dataset / "p.star", ind=dataset / "i.pkl" if as_file else chosen)
+    every = read_particles(dataset / "p.star")
+    assert some.stacks == (dataset / "b.mrcs",)
+    assert some.source_row.tolist() == some.particle.tolist() == [5, 1]
+    same = every.select(chosen)
+    np.testing.assert_array_equal(some.rotations, same.rotations)
+    np.testing.assert_array_equal(some.identity, same.identity)
+    np.testing.assert_array_equal(some.optics.defocus_u, same.optics.defocus_u)
+
+
+def test_pickles_take_the_place_of_what_the_file_says(dataset, make_table):
+    table = make_table(seed=1)
+    write_poses_pickle(dataset / "poses.pkl", table.rotations, table.shifts / 16)
+    write_ctf_pickle(dataset / "ctf.pkl", table.optics, 16, 1.0)
+    particles = read_particles(
+        dataset / "p.star",
+        poses=dataset / "poses.pkl",
+        ctf=dataset / "ctf.pkl",
+        ind=np.array([4, 2]),
+    )
+    assert particles.pixel_size == 2.0
+    np.testing.assert_allclose(particles.rotations, table.rotations[[4, 2]])
+    np.testing.assert_allclose(particles.shifts, table.shifts[[4, 2]] / 16 * 8 * 2.0)
+    np.testing.assert_allclose(particles.optics.defocus_u, table.optics.defocus_u[[4, 2]])
+    assert [path.name for path in particles.sources] == ["p.star", "ctf.pkl", "poses.pkl"]
+
+
+def test_stacks_and_lists_of_stacks_are_read_with_pickles(dataset, make_table):
+    table = make_table()
+    write_poses_pickle(dataset / "poses.pkl", table.rotations, table.shifts / 16)
+    write_ctf_pickle(dataset / "ctf.pkl", table.optics, 8, 1.5)
+    (dataset / "list.txt").write_text("# stacks\na.mrcs\nb.mrcs\n")
+    options = {"poses": dataset / "poses.pkl", "ctf": dataset / "ctf.pkl"}
+    particles = read_particles(dataset / "list.txt", **options)
+    assert particles.slice_index.tolist() == [0, 1, 2, 0, 1, 2]
+    assert particles.identity[3] == "000001@b.mrcs"
+    with pytest.raises(InputError, match="for 3 images, found"):
+        read_particles(dataset / "a.mrcs", **options)
+
+
+def test_images_alone_are_listed_without_poses(dataset):
+    listed = read_image_list(dataset / "a.mrcs")
+    assert (len(listed), listed.rotations, listed.optics) == (3, None, None)
+    with pytest.raises(InputError, match=r"has no poses: .* Give them with --poses"):
+        read_particles(dataset / "a.mrcs")
+
+
+def test_missing_transfer_functions_are_said(dataset):
+    columns = {"rlnImageName": ["1@a.mrcs", "2@a.mrcs"], "rlnImagePixelSize": np.ones(2)}
+    angles = {name: np.ones(2) for name in ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")}
+    write_star(dataset / "q.star", [StarTable("", columns | angles)])
+    with pytest.raises(InputError, match=r"no transfer functions: missing columns.*--ctf"):
+        read_particles(dataset / "q.star")
+    write_star(dataset / "q.star", [StarTable("", {"rlnImageName": ["1@a.mrcs"]})])
+    with pytest.raises(InputError, match="states no pixel size"):
+        read_image_list(dataset / "q.star")
+    assert read_image_list(dataset / "q.star", pixel_size=3.0).pixel_size == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"box": np.array([8, 8, 8, 8, 8, 10])}, "expected images of one size, found 8, 10 pixels"),
+        ({"box": np.full(6, 16)}, "states images of 16 pixels, .* has 8"),
+        ({"pixel_size": np.array([1.5] * 5 + [1.6])}, r"expected one pixel size .* found 1.5, 1.6"),
+        ({"slice_index": np.arange(6)}, "expected at least 5 images, as .* asks, found 3"),
+        ({"shifts": np.full((6, 2), np.inf)}, "row 1 .*: expected a finite shift"),
+    ],
+)
+def test_tables_that_do_not_fit_are_refused(dataset, make_table, changes, sentence):
+    write_particles(dataset / "q.star", make_table(**changes))
+    with pytest.raises(InputError, match=sentence):
+        read_particles(dataset / "q.star")
+
+
+def test_odd_and_mixed_stacks_are_refused(tmp_path, make_table):
+    write_stacks(tmp_path, box=7)
+    write_particles(tmp_path / "p.star", make_table(box=7))
+    with pytest.raises(InputError, match="even number of pixels along a side, found 7"):
+        read_particles(tmp_path / "p.star")
+    write_stacks(tmp_path)
+    write_stack(tmp_path / "b.mrcs", np.zeros((3, 6, 6), np.float32), 1.5)
+    write_particles(tmp_path / "p.star", make_table())
+    with pytest.raises(InputError, match=r"b.mrcs: expected images of 8 × 8 pixels"):
+        read_particles(tmp_path / "p.star")
+
+
+def test_selections_of_nothing_or_too_much_are_refused(dataset):
+    with pytest.raises(InputError, match=r"No images .* are selected"):
+        read_particles(dataset / "p.star", ind=np.array([], np.int64))
+    with pytest.raises(InputError, match="indices from 0 to 5, found 6"):
+        read_particles(dataset / "p.star", ind=np.array([6]))
+    with pytest.raises(InputError, match="No images are left"):
+        read_particles(dataset / "p.star").select(np.zeros(6, bool))
+
+
+def test_matrices_that_are_not_rotations_are_refused(dataset):
+    particles = read_particles(dataset / "p.star")
+    for bad in (2 * np.eye(3), np.diag([1.0, 1.0, -1.0]), np.full((3, 3), np.nan)):
+        rotations = particles.rotations.copy()
+        rotations[3] = bad
+        with pytest.raises(InputError, match=r"row 4 \(image 000002@b.mrcs\): expected a rotation"):
+            replace(particles, rotations=rotations)
+    with pytest.raises(InputError, match="Expected 6 rows of optics"):
+        replace(particles, optics=particles.optics[np.arange(2)])
+
+
+def test_a_pixel_size_of_the_header_that_differs_is_said(dataset, caplog):
+    write_stacks(dataset, pixel_size=1.0)
+    read_particles(dataset / "p.star")
+    assert "states 1 Å per pixel" in caplog.text
+
+
+def test_other_kinds_of_file_are_refused(dataset):
+    with pytest.raises(InputError, match=r"Expected particles in a .star, .cs"):
+        read_particles(dataset / "p.stk")
+    with pytest.raises(InputError, match=r"Passthrough files go with a .cs file"):
+        read_particles(dataset / "p.star", passthrough=[dataset / "x.cs"])
+    (dataset / "l.txt").write_text("\n")
+    with pytest.raises(InputError, match="expected one stack per line, found none"):
+        read_particles(dataset / "l.txt")
+
+
+@pytest.mark.parametrize(
+    ("at", "name", "options"),
+    [
+        ("project/job/a.mrcs", "a.mrcs", {}),
+        ("project/a.mrcs", "a.mrcs", {}),
+        ("project/Extract/a.mrcs", "Extract/a.mrcs", {}),
+        ("project/Extract/a.mrcs", "Extract/a.mrc", {}),
+        ("data/Extract/a.mrcs", "Extract/a.mrcs", {"datadir": "data"}),
+        ("data/a b.mrcs", "/old/x/a b.mrcs", {"datadir": "data", "strip_prefix": "/old/x"}),
+        ("data/deep/er/a.mrc", "/old/x/a.mrcs", {"datadir": "data"}),
+    ],
+)
+def test_image_files_are_found(tmp_path, at, name, options):
+    (tmp_path / "project/job").mkdir(parents=True)
+    (tmp_path / at).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / at).touch()
+    if "datadir" in options:
+        options = options | {"datadir": tmp_path / options["datadir"]}
+    found = StackLocator(tmp_path / "project/job/p.star", **options).find(name)
+    assert found == tmp_path / at
+
+
+def test_a_given_directory_comes_before_all_others(tmp_path):
+    (tmp_path / "data").mkdir()
+    for place in ("a.mrcs", "data/a.mrcs"):
+        (tmp_path / place).touch()
+    assert (
+        StackLocator(tmp_path / "p.star", tmp_path / "data").find("a.mrcs")
+        == tmp_path / "data/a.mrcs"
+    )
+
+
+def test_files_that_share_a_name_are_not_guessed(tmp_path):
+    for place in ("data/1/a.mrcs", "data/2/a.mrcs"):
+        (tmp_path / place).parent.mkdir(parents=True)
+        (tmp_path / place).touch()
+    locator = StackLocator(tmp_path / "p.star", tmp_path / "data")
+    with pytest.raises(InputError, match=r"image file /x/a.mrcs not found \(1 of 1.*--datadir"):
+        locate_stacks(["/x/a.mrcs"], locator)
+
+
+@given(order=st.permutations(range(12)), seed=st.integers(0, 99))
+def test_half_sets_go_by_particle_and_not_by_the_order_of_rows(make_table, order, seed):
+    from_table = make_table(12, half=None)
+    particles = _particles(from_table, np.arange(12) // 3)
+    half = assign_halves(particles, seed)
+    assert all(len(set(half[particles.particle == p])) == 1 for p in range(4))
+    assert sorted(np.bincount(half)) == [6, 6]
+    rows = np.array(order)
+    np.testing.assert_array_equal(assign_halves(particles.select(rows), seed), half[rows])
+
+
+def test_half_sets_of_the_file_are_kept(make_table):
+    particles = _particles(make_table(), np.arange(6))
+    np.testing.assert_array_equal(assign_halves(particles, 0), particles.half)
+
+
+def _particles(table, particle):
+    return Particles(
+        stacks=(Path("a.mrcs"), Path("b.mrcs")),
+        stack_index=table.stack_index,
+        slice_index=table.slice_index,
+        rotations=table.rotations,
+        shifts=table.shifts,
+        optics=table.optics,
+        box=8,
+        pixel_size=1.5,
+        particle=particle,
+        half=table.half,
+        identity=table.identity,
+        sources=(table.source,),
+        source_row=np.arange(len(table)),
+    )
+
+
+def test_real_data_sets_are_read_whole(zoo):
+    particles = read_particles(zoo / "cryodrgn/relion31.star")
+    assert (len(particles), particles.box, particles.pixel_size) == (5, 256, 2.806)
+    assert len(read_particles(zoo / "drgnai/M_particles_subset.star")) == 5
+    assert len(read_particles(zoo / "simplecryoem/relion_proj_batch.star")) == 24
+    with pytest.raises(InputError, match=r"toy_images_a.mrcs not found \(2 of 2 .*--datadir"):
+        read_particles(zoo / "cryodrgn/relion5.star")
