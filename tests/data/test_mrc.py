@@ -1,0 +1,210 @@
+import mrcfile
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recovar.data import mrc
+from recovar.data.mrc import StackWriter, open_sections, read_header, read_volume, write_volume
+from recovar.errors import InputError
+
+MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
+
+
+def header_bytes(shape, mode, order="<", stamp=None, **fields):
+    """Make a header with no help from the code under test."""
+    header = np.zeros(256, order + "i4")
+    header[:4] = *shape[::-1], mode
+    header[7:10] = shape[::-1]
+    header.view(order + "f4")[10:13] = np.array(shape[::-1]) * 1.5
+    header[16:19] = fields.get("axes", (1, 2, 3))
+    header[23] = fields.get("extended", 0)
+    raw = bytearray(header.tobytes())
+    raw[212:216] = (
+        stamp if stamp is not None else (b"\x44\x44\0\0" if order == "<" else b"\x11\x11\0\0")
+    )
+    return bytes(raw)
+
+
+def write_mrc(path, values, mode, order="<", stamp=None, **fields):
+    raw = header_bytes(values.shape, mode, order, stamp, **fields)
+    body = values.astype(order + MODES[mode]).tobytes()
+    path.write_bytes(raw + bytes(fields.get("extended", 0)) + body)
+
+
+@given(
+    mode=st.sampled_from(sorted(MODES)),
+    order=st.sampled_from("<>"),
+    stamped=st.booleans(),
+    extended=st.sampled_from([0, 160]),
+    seed=st.integers(0, 2**16),
+)
+def test_values_of_any_type_and_byte_order_are_read(
+    tmp_path_factory, mode, order, stamped, extended, seed
+):
+    path = tmp_path_factory.mktemp("mrc") / "stack.mrcs"
+    values = np.random.default_rng(seed).integers(0, 100, (3, 4, 6))
+    write_mrc(path, values, mode, order, None if stamped else bytes(4), extended=extended)
+    header = read_header(path)
+    assert header.shape == (3, 4, 6)
+    assert header.voxel_size == pytest.approx(1.5)
+    np.testing.assert_array_equal(open_sections(header), values)
+
+
+@given(seed=st.integers(0, 2**16), size=st.sampled_from([2, 4, 8]))
+def test_volumes_read_back_unchanged(tmp_path_factory, seed, size):
+    path = tmp_path_factory.mktemp("mrc") / "map.mrc"
+    values = np.random.default_rng(seed).standard_normal((size,) * 3).astype(np.float32)
+    write_volume(path, values, 1.25)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.values, values)
+    assert volume.voxel_size == pytest.approx(1.25)
+    assert list(path.parent.iterdir()) == [path]
+
+
+@given(
+    seed=st.integers(0, 2**16),
+    sizes=st.lists(st.integers(0, 3), min_size=1, max_size=4).filter(sum),
+    dtype=st.sampled_from([np.float32, np.float16]),
+)
+def test_stacks_written_in_any_batches_read_back(tmp_path_factory, seed, sizes, dtype):
+    path = tmp_path_factory.mktemp("mrc") / "stack.mrcs"
+    images = np.random.default_rng(seed).standard_normal((sum(sizes), 4, 4)).astype(dtype)
+    with StackWriter(path, 2.0, dtype) as writer:
+        for batch in np.split(images, np.cumsum(sizes)[:-1]):
+            writer.append(batch)
+    header = read_header(path)
+    np.testing.assert_array_equal(open_sections(header), images)
+    with mrcfile.open(path) as file:
+        np.testing.assert_array_equal(file.data.reshape(images.shape), images)
+        assert file.voxel_size.x == pytest.approx(2.0)
+        assert file.header.dmean == pytest.approx(images.astype(float).mean(), rel=1e-3, abs=1e-6)
+        assert file.header.rms == pytest.approx(images.astype(float).std(), rel=1e-3, abs=1e-6)
+    assert mrcfile.validate(path)
+
+
+def test_written_volumes_are_valid_mrc2014(tmp_path):
+    write_volume(tmp_path / "map.mrc", np.ones((4, 4, 4), np.float32), 1.0)
+    assert mrcfile.validate(tmp_path / "map.mrc")
+    with mrcfile.open(tmp_path / "map.mrc") as file:
+        assert file.is_volume()
+
+
+@pytest.mark.parametrize("axes", [(1, 2, 3), (3, 1, 2), (2, 1, 3), (0, 0, 0)])
+def test_permuted_axes_are_put_in_order(tmp_path, axes):
+    values = np.arange(64.0).reshape(4, 4, 4)  # z y x
+    stored = axes if any(axes) else (1, 2, 3)
+    write_mrc(
+        tmp_path / "map.mrc", values.transpose([3 - axis for axis in stored[::-1]]), 2, axes=axes
+    )
+    np.testing.assert_array_equal(read_volume(tmp_path / "map.mrc").values, values)
+
+
+def test_a_short_file_gives_its_whole_images(tmp_path):
+    path = tmp_path / "short.mrcs"
+    write_mrc(path, np.ones((5, 4, 4)), 2)
+    path.write_bytes(path.read_bytes()[:-100])
+    header = read_header(path)
+    assert header.truncated
+    assert header.sections_in_file == 3
+    with pytest.raises(InputError, match="expected a cubic volume"):
+        read_volume(path)
+
+
+def test_a_short_volume_is_refused(tmp_path):
+    path = tmp_path / "short.mrc"
+    write_mrc(path, np.ones((4, 4, 4)), 2)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="expected 4 sections, as its header promises, found 3"):
+        read_volume(path)
+
+
+@pytest.mark.parametrize("shape", [(4, 4, 6), (5, 5, 5)])
+def test_volumes_that_are_not_cubic_and_even_are_refused(tmp_path, shape):
+    write_mrc(tmp_path / "map.mrc", np.ones(shape), 2)
+    with pytest.raises(InputError, match="cubic volume with an even number"):
+        read_volume(tmp_path / "map.mrc")
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"), [(4, "complex 32-bit floats"), (101, "4-bit"), (9, "unknown")]
+)
+def test_other_types_are_refused_by_name(tmp_path, mode, name):
+    path = tmp_path / "map.mrc"
+    path.write_bytes(header_bytes((2, 2, 2), mode) + bytes(64))
+    with pytest.raises(InputError, match=rf"found mode {mode} \({name}"):
+        read_header(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "sentence"),
+    [
+        (b"\x1f\x8b", r"looks compressed \(gzip\)"),
+        (b"version https://git-lfs", "git-LFS pointer"),
+        (np.array([1, 64, 0, 0, 1], ">f4").tobytes(), "looks like a SPIDER file"),
+        (b"nonsense", "not an MRC file that can be read"),
+    ],
+)
+def test_what_is_not_mrc_is_named(tmp_path, start, sentence):
+    path = tmp_path / "map.mrc"
+    path.write_bytes(start.ljust(2048, b"\xff"))
+    with pytest.raises(InputError, match=sentence):
+        read_header(path)
+
+
+def test_missing_and_tiny_files_are_refused(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        read_header(tmp_path / "none.mrc")
+    (tmp_path / "tiny.mrc").write_bytes(b"abc")
+    with pytest.raises(InputError, match="header of 1024 bytes, but the file has 3"):
+        read_header(tmp_path / "tiny.mrc")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_neither_written_nor_read(tmp_path, bad):
+    values = np.ones((4, 4, 4), np.float32)
+    values[1, 2, 3] = bad
+    with pytest.raises(InputError, match="found NaN or infinity"):
+        write_volume(tmp_path / "map.mrc", values, 1.0)
+    assert not list(tmp_path.iterdir())
+    write_mrc(tmp_path / "map.mrc", values, 2)
+    with pytest.raises(InputError, match="found NaN or infinity"):
+        read_volume(tmp_path / "map.mrc")
+
+
+def test_values_too_large_for_float16_are_refused(tmp_path):
+    with (
+        pytest.raises(InputError, match="finite as float16"),
+        StackWriter(tmp_path / "s.mrcs", 1.0, np.float16) as writer,
+    ):
+        writer.append(np.full((1, 4, 4), 1e6))
+    assert not list(tmp_path.iterdir())
+
+
+def test_images_of_another_size_are_not_appended(tmp_path):
+    with StackWriter(tmp_path / "s.mrcs", 1.0) as writer:
+        writer.append(np.zeros((1, 4, 4)))
+        with pytest.raises(InputError, match=r"expected images of \(4, 4\)"):
+            writer.append(np.zeros((1, 6, 6)))
+    assert read_header(tmp_path / "s.mrcs").shape == (1, 4, 4)
+
+
+def test_a_missing_directory_is_said(tmp_path):
+    with pytest.raises(InputError, match=r"does not exist. Create it."):
+        mrc.write_stack(tmp_path / "none" / "s.mrcs", np.zeros((1, 4, 4)), 1.0)
+
+
+def test_real_headers_are_understood(zoo):
+    assert read_header(zoo / "cryodrgn/relion31.mrcs").shape == (5, 256, 256)
+    assert read_volume(zoo / "maven/vol_018.mrc").voxel_size == pytest.approx(6.55)
+    assert read_header(zoo / "mrcfile/EMD-3001.map").axes == (3, 1, 2)
+    assert read_header(zoo / "ngl/3pqr-mode0.ccp4").dtype == np.int8
+    assert read_header(zoo / "rosettasciio/HAADFscan.mrc").dtype == np.uint16
+    tilts = next((zoo / "tomodrgn").glob("*/Unt_083/*.mrcs"))
+    assert open_sections(read_header(tilts)).dtype == np.float16
+    short = read_header(zoo / "drgnai/00256_Ribosomes_1.70A.mrcs")
+    assert (short.shape[0], short.sections_in_file) == (11029, 1)
+    with pytest.raises(InputError, match="SPIDER"):
+        read_header(zoo / "xmipp/smallStack.stk")
+    with pytest.raises(InputError, match="bzip2"):
+        read_header(zoo / "mrcfile/EMD-3001.map.bz2")
