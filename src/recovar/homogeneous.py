@@ -1,0 +1,257 @@
+"""Maps from images: the mean, and many weighted means in one pass, always with half-maps."""
+
+from dataclasses import dataclass
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Complex, Float
+
+from recovar.compute.accumulate import Images, Statistic
+from recovar.compute.executors import Checkpoint, LocalExecutor
+from recovar.core import fourier
+from recovar.core.batch import ImageBatch
+from recovar.core.frequencies import Ball
+from recovar.core.grid import Grid
+from recovar.core.halves import Halves
+from recovar.core.masks import window_volume
+from recovar.core.slicing import Operators
+from recovar.core.volumes import from_ball
+from recovar.errors import InputError
+from recovar.regularization import fsc, shell_prior, wiener
+
+
+class MeanSums(eqx.Module):
+    """Sums for several weighted means; channels are all first halves, then all second ones."""
+
+    values: Complex[np.ndarray | jax.Array, "voxels channels"]
+    """Images times transfer function over noise."""
+    weights: Float[np.ndarray | jax.Array, "voxels channels"]
+    """Squared transfer functions over noise."""
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A map with everything needed to judge it."""
+
+    halves: Halves[Float[np.ndarray, "z y x"]]
+    """Independent least-squares maps of the two half sets."""
+    regularized_halves: Halves[Float[np.ndarray, "z y x"]]
+    """The same, each shrunk by `prior`."""
+    volume: Float[np.ndarray, "z y x"]
+    """Least-squares map of all images."""
+    regularized: Float[np.ndarray, "z y x"]
+    """Map of all images, shrunk by `prior`: the best guess."""
+    fsc: Float[np.ndarray, " shells"]
+    """Correlation of `halves`."""
+    prior: Float[np.ndarray, " shells"]
+    """Variance of the map's Fourier coefficients."""
+    weights: Float[np.ndarray, "z y half_x"]
+    """How much one half set knows of each coefficient: half of Σ transfer² / noise."""
+
+    def negated(self) -> "Mean":
+        """Flip the sign of every map."""
+        return Mean(
+            self.halves.map(np.negative),
+            self.regularized_halves.map(np.negative),
+            -self.volume,
+            -self.regularized,
+            self.fsc,
+            self.prior,
+            self.weights,
+        )
+
+
+@dataclass(frozen=True)
+class ImageModel:
+    """What is known of the images beside their poses and optics."""
+
+    noise: Float[np.ndarray, " shells"]
+    """Noise variance per shell of the unnormalized transform; one value means white noise."""
+    contrast: Float[np.ndarray, " images"] | None = None
+    """Factor on every image's signal, by row; None means 1."""
+
+    def contrast_of(self, batch: ImageBatch) -> Float[np.ndarray, " batch"]:
+        """Look up the contrast of a batch."""
+        if self.contrast is None:
+            return np.ones(len(batch), np.float32)
+        return np.asarray(self.contrast, np.float32)[batch.rows]
+
+
+def mean_statistic(
+    model: ImageModel,
+    ball: Ball,
+    operators: Operators,
+    weights: Float[np.ndarray, "images states"] | None = None,
+) -> Statistic[MeanSums]:
+    """Sum what images say about one or several weighted means.
+
+    Args:
+        model: Noise and contrasts.
+        ball: Where the sums lie; sets the frequencies that are used.
+        operators: Implementation of the backprojection.
+        weights: How much every image, by row, counts in every mean, at least 0. None is one mean
+            of all images.
+    """
+    channels = 2 * (1 if weights is None else weights.shape[1])
+
+    def zeros() -> MeanSums:
+        shape = (len(ball), channels)
+        return MeanSums(np.zeros(shape, np.complex64), np.zeros(shape, np.float32))
+
+    def add(sums: MeanSums, batch: ImageBatch) -> MeanSums:
+        batch = batch.at_radius(ball.size, ball.radius).whitened(model.noise)
+        transfer = batch.transfer * model.contrast_of(batch)[:, None]
+        shares = np.ones((len(batch), 1)) if weights is None else weights[batch.rows]
+        shares = np.hstack([shares * (batch.halves == half)[:, None] for half in (0, 1)])
+        rest = shares.astype(np.float32), batch.rotations, batch.disc, ball
+        return MeanSums(
+            operators.backproject(sums.values, transfer * batch.values, *rest),
+            operators.backproject(sums.weights, transfer**2, *rest),
+        )
+
+    return Statistic(zeros, add)
+
+
+def estimate_mean(
+    images: Images,
+    grid: Grid,
+    model: ImageModel,
+    executor: LocalExecutor,
+    checkpoint: Checkpoint | None = None,
+) -> Mean:
+    """Reconstruct the mean of all images, in one pass.
+
+    The sign is that of the images; see `density_is_inverted`.
+
+    Args:
+        images: All images.
+        grid: Grid of the images and of the map.
+        model: Noise and contrasts. Any noise profile of roughly the right shape will do: it sets
+            only how images of different transfer functions are weighed.
+        executor: Who runs the pass.
+        checkpoint: Where to keep partial sums.
+    """
+    return _estimate(images, grid, model, executor, None, checkpoint)[0]
+
+
+def get_multiple_conformations(
+    images: Images,
+    weights: Float[np.ndarray, "images states"],
+    grid: Grid,
+    model: ImageModel,
+    executor: LocalExecutor,
+    checkpoint: Checkpoint | None = None,
+) -> list[Mean]:
+    """Reconstruct many weighted means in one pass.
+
+    The sums take about 50 · size³ bytes per state; divide the states over several calls where that
+    does not fit.
+
+    Args:
+        images: All images.
+        weights: How much every image, by row, counts in every state; at least 0.
+        grid: Grid of the images and of the maps.
+        model: Noise and contrasts.
+        executor: Who runs the pass.
+        checkpoint: Where to keep partial sums.
+
+    Raises:
+        InputError: If a weight is negative or not finite.
+    """
+    if not (np.isfinite(weights).all() and (weights >= 0).all()):
+        raise InputError("Expected finite weights of at least 0 for every image and state.")
+    return _estimate(images, grid, model, executor, weights, checkpoint)
+
+
+def _estimate(
+    images: Images,
+    grid: Grid,
+    model: ImageModel,
+    executor: LocalExecutor,
+    weights: Float[np.ndarray, "images states"] | None,
+    checkpoint: Checkpoint | None,
+) -> list[Mean]:
+    ball = Ball(grid.size, grid.largest_radius)
+    statistic = mean_statistic(model, ball, executor.operators, weights)
+    title = "Mean" if weights is None else "States"
+    sums = executor.accumulate(title, statistic, images, checkpoint)
+    return finish_means(sums, ball)
+
+
+def finish_means(sums: MeanSums, ball: Ball) -> list[Mean]:
+    """Turn complete sums into maps."""
+    values, weights = np.asarray(sums.values), np.asarray(sums.weights)
+    states = values.shape[1] // 2
+    return [
+        _finish(ball.fold(values[:, state::states]), ball.fold(weights[:, state::states]), ball)
+        for state in range(states)
+    ]
+
+
+def _finish(
+    values: Complex[np.ndarray, "voxels 2"], weights: Float[np.ndarray, "voxels 2"], ball: Ball
+) -> Mean:
+    def reconstruct(half: int, prior: Float[np.ndarray, " shells"] | None) -> np.ndarray:
+        return finish_volume(wiener(values[:, half], weights[:, half], ball, prior), ball)
+
+    halves = Halves(reconstruct(0, None), reconstruct(1, None))
+    curve = fsc(*halves.map(fourier.to_spectrum))
+    total = values.sum(1), weights.sum(1)
+    prior = shell_prior(curve, 0.5 * total[1], ball)
+    return Mean(
+        halves,
+        Halves(reconstruct(0, prior), reconstruct(1, prior)),
+        finish_volume(wiener(*total, ball), ball),
+        finish_volume(wiener(*total, ball, prior), ball),
+        curve,
+        prior,
+        0.5 * weights_on_grid(total[1], ball),
+    )
+
+
+def finish_volume(
+    values: Complex[np.ndarray, " voxels"],
+    ball: Ball,
+    mask: Float[np.ndarray, "z y x"] | None = None,
+) -> Float[np.ndarray, "z y x"]:
+    """Turn coefficients of a reconstruction into a map, constant outside the inscribed sphere.
+
+    Args:
+        values: Weighted averages of backprojected images, from `wiener`.
+        ball: Where they lie.
+        mask: Multiplies the map.
+    """
+    volume = window_volume(from_ball(values, ball))
+    return volume if mask is None else volume * mask
+
+
+def weights_on_grid(
+    weights: Float[np.ndarray, " voxels"], ball: Ball
+) -> Float[np.ndarray, "z y half_x"]:
+    """Sum weights of an oversampled ball to the half-complex grid of the image.
+
+    Every voxel is shared out linearly between the coefficients that surround it, so that the sum
+    is kept. Only for an oversampling of 2.
+    """
+    cube = ball.to_cube(weights)
+    for axis in (0, 1):
+        cube = cube + 0.5 * (np.roll(cube, 1, axis) + np.roll(cube, -1, axis))
+    mates = np.roll(cube[::-1, ::-1, 1], 1, axis=(0, 1))
+    below = np.concatenate([mates[..., None], cube[..., :-1]], axis=2)
+    above = np.concatenate([cube[..., 1:], np.zeros_like(cube[..., :1])], axis=2)
+    return (cube + 0.5 * (below + above))[::2, ::2, ::2]
+
+
+def density_is_inverted(volume: Float[np.ndarray, "z y x"]) -> bool:
+    """Judge whether dense matter is negative in a map, so that the images' sign must be flipped.
+
+    Dense matter is the long tail of the densities near the centre. They are measured from the mean
+    density further out, for normalized images have an arbitrary zero.
+    """
+    size = volume.shape[-1]
+    axis = (np.arange(size) - size // 2) ** 2
+    radii = np.sqrt(axis[:, None, None] + axis[:, None] + axis)
+    outside = (radii > size / 3) & (radii < size / 2 - 3)
+    inside = volume[radii < size / 3].astype(np.float64) - volume[outside].mean(dtype=np.float64)
+    return bool(np.sum(inside**3) < 0)

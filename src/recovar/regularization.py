@@ -1,0 +1,154 @@
+"""How far a map can be trusted, shell by shell, and how much of it to keep.
+
+Fourier shell correlation of half-maps, the prior variance that it implies, and the Wiener filter
+that weighs backprojected images against that prior.
+"""
+
+import numpy as np
+from jaxtyping import Complex, Float, Inexact, Shaped
+
+from recovar.core.frequencies import Ball
+from recovar.core.grid import Grid, half_weights, volume_radii
+
+_LEAST_WEIGHT = 1e-3
+"""Weights are raised to at least this share of their shell's average."""
+
+_LEAST_FSC = 1e-3
+"""Correlations are kept away from 0 and 1 by this before they become signal-to-noise ratios."""
+
+
+def fsc(
+    first: Complex[np.ndarray, "z y half_x"],
+    second: Complex[np.ndarray, "z y half_x"],
+    *,
+    subtract_mean: bool = False,
+) -> Float[np.ndarray, " shells"]:
+    """Correlate two half-complex volumes on shells 0 … size/2 − 1.
+
+    Shell 0 is given the value of shell 1, and shells without power the value 0.
+
+    Args:
+        first: One volume.
+        second: The other.
+        subtract_mean: Subtract each volume's shell averages first; for maps that are positive in
+            Fourier space, such as variances.
+
+    Example:
+        >>> noise = np.random.default_rng(0).normal(size=(8, 8, 5)) + 0j
+        >>> fsc(noise, -noise).tolist()
+        [-1.0, -1.0, -1.0, -1.0]
+    """
+    size = first.shape[0]
+    shells = np.rint(volume_radii(size)).astype(np.int64)
+    weights = np.broadcast_to(half_weights(size), shells.shape)
+    if subtract_mean:
+        counts = shell_sums(weights, shells, weights)
+        first, second = (
+            a - (shell_sums(a, shells, weights) / counts)[shells] for a in (first, second)
+        )
+    cross = shell_sums(np.real(first.conj() * second), shells, weights)
+    powers = [shell_sums(np.abs(a) ** 2, shells, weights) for a in (first, second)]
+    norm = np.sqrt(powers[0] * powers[1])
+    curve = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)[: size // 2]
+    curve[0] = curve[1]
+    return np.nan_to_num(curve, nan=0.0)
+
+
+def shell_sums(
+    values: Inexact[np.ndarray, "*points"],
+    shells: Shaped[np.ndarray, "*points"],
+    weights: Float[np.ndarray, "*points"],
+) -> Inexact[np.ndarray, " shells"]:
+    """Sum values times weights over the points of every shell, in float64."""
+    shells, products = shells.ravel(), (values * weights).ravel()
+    if np.iscomplexobj(products):
+        real, imaginary = (np.bincount(shells, part(products)) for part in (np.real, np.imag))
+        return real + 1j * imaginary
+    return np.bincount(shells, products)
+
+
+def resolution_at(curve: Float[np.ndarray, " shells"], threshold: float, grid: Grid) -> float:
+    """Give the resolution in Å at which a curve first falls below a threshold.
+
+    Interpolates linearly between shells. A curve that never falls below it gives the last shell.
+
+    Example:
+        >>> resolution_at(np.array([1.0, 1.0, 0.6, 0.4]), 0.5, Grid(8, 2.0))
+        6.4
+    """
+    below = np.flatnonzero(curve[1:] < threshold) + 1
+    if not below.size:
+        return grid.resolution(len(curve) - 1)
+    shell = int(below[0])
+    if shell == 1:
+        return grid.resolution(1)
+    step = (curve[shell - 1] - threshold) / (curve[shell - 1] - curve[shell])
+    return grid.resolution(shell - 1 + float(step))
+
+
+def signal_to_noise(curve: Float[np.ndarray, " shells"]) -> Float[np.ndarray, " shells"]:
+    """Convert the correlation of two half-maps to the signal-to-noise ratio of one of them."""
+    clamped = np.clip(curve, _LEAST_FSC, 1 - _LEAST_FSC)
+    return clamped / (1 - clamped)
+
+
+def ball_shell_average(
+    values: Float[np.ndarray, " voxels"], ball: Ball
+) -> Float[np.ndarray, " shells"]:
+    """Average a real quantity on the ball over shells of the image's Fourier pixels."""
+    shells = np.minimum(np.rint(ball.radii).astype(np.int64), ball.radius)
+    return shell_sums(values, shells, ball.weights) / np.bincount(shells, ball.weights)
+
+
+def shell_prior(
+    curve: Float[np.ndarray, " shells"], weights: Float[np.ndarray, " voxels"], ball: Ball
+) -> Float[np.ndarray, " shells"]:
+    """Estimate the variance of a map's coefficients from the correlation of its halves.
+
+    The noise of a coefficient is one over its weight on the image's own grid, which is
+    `oversampling`³ times that of a voxel of the ball: every pixel spreads a total weight of one
+    over that many more voxels.
+
+    Args:
+        curve: Correlation of two half-maps.
+        weights: Sum of squared transfer functions over noise, of one half set (or the mean of two).
+        ball: Where `weights` lie.
+
+    Returns:
+        Variance per shell, as `wiener` expects; 0 where there are no data.
+    """
+    average = ball.oversampling**3 * ball_shell_average(weights, ball)
+    ratio = signal_to_noise(curve[: len(average)])
+    return np.divide(ratio, average, out=np.zeros_like(ratio), where=average > 0)
+
+
+def wiener(
+    values: Complex[np.ndarray, " voxels"],
+    weights: Float[np.ndarray, " voxels"],
+    ball: Ball,
+    prior: Float[np.ndarray, " shells"] | None = None,
+) -> Complex[np.ndarray, " voxels"]:
+    """Divide backprojected images by their weights, and shrink towards zero where these are low.
+
+    Sums must be folded (`Ball.fold`). Voxels that no image touched stay zero.
+
+    Args:
+        values: Sum of images times transfer function over noise.
+        weights: Sum of squared transfer functions over noise.
+        ball: Where both lie.
+        prior: Variance of a coefficient per shell of the image; the last value continues. None
+            gives the least-squares estimate. Where it is 0 so is the result.
+
+    Source: Gilles & Singer 2025; the prior counts per voxel of the oversampled ball.
+    """
+    shells = np.rint(ball.radii * ball.oversampling).astype(np.int64)
+    total = weights.astype(np.float64)
+    if prior is not None:
+        inverse = np.divide(1, prior, out=np.zeros(len(prior)), where=prior > 0)
+        coarse = np.minimum(np.rint(ball.radii).astype(np.int64), len(prior) - 1)
+        total = total + (inverse / ball.oversampling**3)[coarse]
+        values = values * (prior > 0)[coarse]
+    average = shell_sums(total, shells, ball.weights) / np.bincount(shells, ball.weights)
+    floor = np.maximum(_LEAST_WEIGHT * average[shells], np.finfo(np.float32).tiny)
+    inside = (weights > 0) & (ball.radii * ball.oversampling < ball.radius * ball.oversampling + 1)
+    return np.where(inside, values / np.maximum(total, floor), 0).astype(np.complex64)
