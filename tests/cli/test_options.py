@@ -100,7 +100,7 @@ def test_options_may_stand_before_what_they_are_about():
     [
         (["a.star"], "output"),
         (["-o", "out"], "PARTICLES"),
-        (["a.star", "-o", "out", "--zdimm", "4"], "Did you mean --zdim"),
+        (["a.star", "-o", "out", "--zdimm", "4"], 'Did you mean "?--zdim'),
         (["a.star", "-o", "out", "--zdim", "four"], "--zdim.*four"),
         (["a.star", "-o", "out", "--noise-model", "pink"], "radial, very_white, got 'pink'"),
         (["a.star", "b.star", "-o", "out"], r"b\.star"),

@@ -3,12 +3,13 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 Advance = Callable[[int], None]
 """Told how many more units are done."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Somebody who wants to know how far a computation is."""
 
@@ -23,6 +24,7 @@ class Progress(Protocol):
         ...
 
 
+@runtime_checkable
 class Reporter(Progress, Protocol):
     """What a workflow is given to tell its user about its work."""
 
