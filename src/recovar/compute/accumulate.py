@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from recovar.core.batch import ImageBatch
 
@@ -29,6 +29,7 @@ def together(*statistics: Statistic[Any]) -> Statistic[tuple[Any, ...]]:
     )
 
 
+@runtime_checkable
 class Images(Protocol):
     """Anything that gives images block by block, such as `data.bank.ImageBank`."""
 

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ Sums = TypeVar("Sums")
 Result = TypeVar("Result")
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """A place where the state of a long sum outlives the process."""
 

@@ -68,7 +68,7 @@ class Disc:
         weights[0] = 1.0
         return weights
 
-    def count(self, radius: float) -> int:
+    def count(self, radius: float | int) -> int:
         """Count the leading pixels with |k| ≤ radius."""
         return int(np.searchsorted(self.radii, np.float32(radius), side="right"))
 

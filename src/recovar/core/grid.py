@@ -58,7 +58,7 @@ class Grid:
         """Give the smallest grid that holds all frequencies up to `radius` Fourier pixels."""
         return self.cropped(min(self.size, max(8, 2 * (radius + 1))))
 
-    def resolution(self, radius: float) -> float:
+    def resolution(self, radius: float | int) -> float:
         """Convert a radius in Fourier pixels to a resolution in Å."""
         return self.size * self.voxel_size / radius
 

@@ -40,10 +40,10 @@ def relion_euler_from_rotations(
     sine = np.hypot(r[:, 2, 0], r[:, 2, 1])
     tilt = np.arctan2(sine, r[:, 2, 2])
     regular = sine > 1e-9
-    rot = np.where(regular, np.arctan2(r[:, 2, 1], r[:, 2, 0]), 0.0)
+    rot = np.arctan2(r[:, 2, 1], r[:, 2, 0])
     psi = np.where(regular, np.arctan2(r[:, 1, 2], -r[:, 0, 2]), 0.0)
-    polar = np.arctan2(r[:, 0, 1], r[:, 1, 1]) * np.sign(r[:, 2, 2])
-    return np.stack([np.where(regular, rot, polar * np.sign(r[:, 2, 2])), tilt, psi], axis=1)
+    polar = np.arctan2(-r[:, 1, 0], r[:, 1, 1])
+    return np.stack([np.where(regular, rot, polar), tilt, psi], axis=1)
 
 
 def rotations_from_rotation_vectors(

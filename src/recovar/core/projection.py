@@ -36,9 +36,9 @@ def centring_factors(
 
 
 def project(
-    volume: Float[Array, "z y x"],
-    rotations: Float[Array, "images 3 3"],
-    shifts: Float[Array, "images 2"],
+    volume: Float[np.ndarray | Array, "z y x"],
+    rotations: Float[np.ndarray | Array, "images 3 3"],
+    shifts: Float[np.ndarray | Array, "images 2"],
     optics: Optics,
     grid: Grid,
 ) -> Complex[Array, "images pixels"]:

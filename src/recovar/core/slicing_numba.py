@@ -3,7 +3,11 @@
 Backprojection sorts the pixels of a batch by the line (z, y) of voxels they touch. Work is shared
 out by planes: first the even ones, then the odd ones, so that no two threads meet in a plane and
 every voxel is added to in one fixed order, whatever the number of threads.
+
+`no_type_check` keeps the tests' run-time checks out of what numba compiles.
 """
+
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -14,6 +18,7 @@ from recovar.core.slicing import Operators
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _locate(rotation, x, y, oversampling):
     """Give the point's position with x ≥ 0, and whether its mate was taken."""
     gx = oversampling * (x * rotation[0, 0] + y * rotation[1, 0])
@@ -25,6 +30,7 @@ def _locate(rotation, x, y, oversampling):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
+@no_type_check
 def _gather(out, volumes, rotations, xs, ys, offsets, reach, oversampling):
     """Interpolate; complex numbers are pairs of floats, the channels contiguous."""
     channels = volumes.shape[1]
@@ -62,6 +68,7 @@ def _gather(out, volumes, rotations, xs, ys, offsets, reach, oversampling):
 
 
 @numba.njit(parallel=True, cache=True)
+@no_type_check
 def _sort(rotations, xs, ys, reach, oversampling, parts):
     """Sort all (image, pixel) pairs by the line of their lower corner: order and line starts."""
     images, pixels, side = rotations.shape[0], xs.size, 2 * reach + 1
@@ -93,6 +100,7 @@ def _sort(rotations, xs, ys, reach, oversampling, parts):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
+@no_type_check
 def _scatter(
     sums,
     values,
