@@ -1,0 +1,141 @@
+"""The image bank: blocks of centred Fourier images, read once per pass or kept in memory."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from recovar.core import fourier
+from recovar.core.batch import ImageBatch
+from recovar.core.ctf import transfer_function
+from recovar.core.frequencies import Disc
+from recovar.core.grid import Grid
+from recovar.core.projection import centring_factors
+from recovar.data.particles import Particles
+from recovar.data.stack import stream
+from recovar.errors import InputError
+
+BLOCK_BYTES = 48 << 20
+
+
+@dataclass(frozen=True)
+class ImageBank:
+    """All images of a data set, as a stream of `ImageBatch`.
+
+    Images are visited in file order, whatever their order in the table; `ImageBatch.rows` says
+    which they are. Where the whole bank fits in `memory` it is read and transformed once.
+    """
+
+    particles: Particles
+    halves: Int[np.ndarray, " images"]
+    """Half set of every image, 0 or 1."""
+    memory: int
+    """Bytes that kept blocks may take; 0 reads the files at every pass."""
+    sign: float = 1.0
+    """Multiplies the images: −1 where dense matter is bright after correction by the CTF."""
+    block_bytes: int = BLOCK_BYTES
+    """Bytes of one block of transformed images."""
+    _kept: list[ImageBatch] = field(default_factory=list, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.particles.rotations is None or self.particles.optics is None:
+            raise InputError(
+                "Expected poses and CTF parameters for every image, found none. "
+                "Give them with --poses and --ctf."
+            )
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the images and of volumes made from them."""
+        return Grid(self.particles.box, self.particles.pixel_size)
+
+    @property
+    def disc(self) -> Disc:
+        """Pixels of every batch."""
+        return Disc(self.grid.size, self.grid.largest_radius)
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.particles)
+
+    @property
+    def bytes_per_image(self) -> int:
+        """Bytes of one transformed image: complex value and transfer function per pixel."""
+        return 12 * len(self.disc)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the transformed images are kept between passes."""
+        return len(self) * self.bytes_per_image <= self.memory
+
+    @property
+    def block_size(self) -> int:
+        """Images per block."""
+        return int(np.clip(self.block_bytes // self.bytes_per_image, 1, 4096))
+
+    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Visit all images once, in file order, leaving out the first `start`."""
+        if self._kept:
+            yield from _skip(self._kept, start)
+            return
+        order = np.lexsort((self.particles.slice_index, self.particles.stack_index))[start:]
+        kept = []
+        for rows, images in stream(self.particles, order, self.block_size):
+            batch = self._transform(rows, images)
+            if self.fits:
+                kept.append(batch)
+            yield batch
+        if start == 0 and not self._kept:
+            self._kept.extend(kept)
+
+    def subset(self, rows: Int[np.ndarray, " chosen"]) -> "Selection":
+        """Choose some of the images; they keep their row numbers."""
+        return Selection(self, np.unique(rows))
+
+    def _transform(
+        self, rows: Int[np.ndarray, " images"], images: Float[np.ndarray, "images y x"]
+    ) -> ImageBatch:
+        disc, size = self.disc, self.grid.size
+        optics, shifts = self.particles.optics, self.particles.shifts
+        values = disc.from_spectra(fourier.to_spectrum(images, dimensions=2))
+        if shifts is not None:
+            values *= centring_factors(shifts[rows], disc, self.grid.voxel_size)
+        step = np.float32(1 / (size * self.grid.voxel_size))
+        transfer = transfer_function(optics[rows], disc.x * step, disc.y * step)
+        return ImageBatch(
+            disc,
+            np.asarray(self.sign * values, np.complex64),
+            transfer.astype(np.float32),
+            self.particles.rotations[rows].astype(np.float32),
+            np.asarray(rows, np.int64),
+            self.halves[rows],
+        )
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of the images of a bank."""
+
+    bank: ImageBank
+    rows: Int[np.ndarray, " chosen"]
+    """Rows of the bank, ascending, each once."""
+
+    def __len__(self) -> int:
+        """Count the chosen images."""
+        return len(self.rows)
+
+    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Visit the chosen images once, in file order, leaving out the first `start`."""
+        wanted = np.zeros(len(self.bank), bool)
+        wanted[self.rows] = True
+        chosen = (batch.select(np.flatnonzero(wanted[batch.rows])) for batch in self.bank.blocks())
+        yield from _skip(chosen, start)
+
+
+def _skip(batches: Iterable[ImageBatch], start: int) -> Iterator[ImageBatch]:
+    """Leave out the first images of a sequence of batches, and empty batches."""
+    for batch in batches:
+        if start < len(batch):
+            yield batch.select(np.arange(start, len(batch))) if start else batch
+        start = max(0, start - len(batch))
