@@ -16,7 +16,8 @@ import pytest
 
 import recovar
 from recovar.errors import InputError, RunInUseError
-from recovar.run import Run, Stage, fingerprint, read_manifest, read_result
+from recovar.manifest import fingerprint, read_manifest
+from recovar.run import Run, Stage, read_result
 
 SOURCE = str(Path(recovar.__file__).parents[1])
 

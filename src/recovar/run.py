@@ -5,8 +5,6 @@ run that was killed goes on where it stopped.
 """
 
 import fcntl
-import hashlib
-import json
 import logging
 import os
 import shlex
@@ -16,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -26,6 +23,18 @@ import numpy as np
 import recovar
 from recovar.compute.memory import peak_rss
 from recovar.errors import InputError, RunInUseError
+from recovar.manifest import (
+    MANIFEST,
+    Decision,
+    Manifest,
+    Output,
+    StageRecord,
+    describe_changes,
+    hash_plain,
+    now,
+    read_manifest,
+    to_plain,
+)
 from recovar.records import (
     PARTIAL,
     load_arrays,
@@ -39,78 +48,7 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-_MANIFEST = "manifest.json"
 _LOCK = ".lock"
-_FORMAT = 1
-_HASHED_WHOLE = 2**26
-
-
-class Decision(msgspec.Struct, frozen=True):
-    """Something that a stage chose by itself."""
-
-    value: Any
-    why: str
-
-
-class Output(msgspec.Struct, frozen=True):
-    """A file that a stage wrote."""
-
-    path: str
-    """Relative to the run."""
-    size: int
-    """Bytes."""
-
-
-class StageRecord(msgspec.Struct, frozen=True):
-    """What the manifest tells about a stage that is done."""
-
-    key: str
-    """Hash of options, code version and the keys of the stages it depends on."""
-    version: str
-    options: dict[str, Any]
-    depends: dict[str, str]
-    outputs: list[Output]
-    decisions: dict[str, Decision]
-    seconds: float
-    peak_memory: int
-    """Most bytes that the process had held by the end of the stage."""
-    finished: str
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What a run says about itself."""
-
-    version: str
-    """Version of recovar that last wrote here."""
-    created: str
-    command: list[str]
-    config: dict[str, Any]
-    stages: dict[str, StageRecord] = {}
-    format: int = _FORMAT
-
-
-def read_manifest(path: Path) -> Manifest:
-    """Read the manifest of the run at `path`, which may be in progress.
-
-    Raises:
-        InputError: If there is no run, or its manifest is damaged or newer than this program.
-    """
-    file = path / _MANIFEST
-    if not file.is_file():
-        raise InputError(f"Expected a run in {path}, found no {_MANIFEST} there.")
-    try:
-        content = msgspec.json.decode(file.read_bytes())
-        written = content["format"] if isinstance(content, dict) else None
-        if isinstance(written, int) and written > _FORMAT:
-            raise InputError(
-                f"{file} has format {written}, and recovar {recovar.__version__} reads up to "
-                f"{_FORMAT}. Use recovar {content.get('version', 'of a newer version')} for it."
-            )
-        return msgspec.convert(content, Manifest)
-    except (msgspec.MsgspecError, KeyError) as error:
-        raise InputError(
-            f"{file} cannot be read: {error}. Restore it, or start again in a new directory."
-        ) from error
 
 
 def read_result(path: Path, stage: str, kind: type[Result] | Any) -> Result:  # noqa: ANN401
@@ -125,43 +63,6 @@ def read_result(path: Path, stage: str, kind: type[Result] | Any) -> Result:  # 
             f"(it stands in {path / 'command.txt'}); finished stages are not repeated."
         )
     return load_record(path / _result_name(stage), kind)
-
-
-def fingerprint(path: Path) -> str:
-    """Return a text that changes when a file does.
-
-    Files up to 64 MiB are hashed. Larger ones, such as image stacks, are known by size and time
-    of change, because reading them can take as long as the analysis.
-    """
-    status = path.stat()
-    if status.st_size > _HASHED_WHOLE:
-        return f"size {status.st_size}, changed {status.st_mtime_ns}"
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401
-    """Turn options into plain JSON values; arrays become their hash."""
-    return msgspec.to_builtins(value, enc_hook=_plain_other, str_keys=True)
-
-
-def _plain_other(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, np.generic):
-        return value.item()
-    if hasattr(value, "__array__"):
-        array = np.ascontiguousarray(value)
-        content = hashlib.sha256(array.tobytes()).hexdigest()
-        return f"{array.dtype} array {array.shape} {content}"
-    raise TypeError(f"Options are plain values, paths, records and arrays; got {type(value)}.")
-
-
-def _hash(value: Any) -> str:  # noqa: ANN401
-    return hashlib.sha256(msgspec.json.encode(value, order="sorted")).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _result_name(stage: str) -> str:
@@ -205,7 +106,7 @@ class Stage:
 
     def decide(self, name: str, value: Any, why: str) -> None:  # noqa: ANN401
         """Note in manifest and log what this stage chose by itself, and why."""
-        self.decisions[name] = Decision(_plain(value), why)
+        self.decisions[name] = Decision(to_plain(value), why)
         logger.info("%s: %s, because %s", name, value, why)
 
     def checkpoint(self, name: str) -> Checkpoint:
@@ -260,18 +161,18 @@ class Run:
         path.mkdir(parents=True, exist_ok=True)
         lock = _lock(path)
         try:
-            before = read_manifest(path) if (path / _MANIFEST).exists() else None
+            before = read_manifest(path) if (path / MANIFEST).exists() else None
             for partial in path.rglob(f"{PARTIAL}*"):
                 partial.unlink()
             manifest = Manifest(
                 version=recovar.__version__,
-                created=before.created if before else _now(),
+                created=before.created if before else now(),
                 command=list(command),
-                config=_plain(dict(config)),
+                config=to_plain(dict(config)),
                 stages=before.stages if before else {},
             )
             if before:
-                changes = _describe_changes(before.config, manifest.config)
+                changes = describe_changes(before.config, manifest.config)
                 logger.info("Resuming the run in %s%s", path, f" with {changes}" if changes else "")
             run = cls(path, lock, manifest)
             run._save_manifest()
@@ -316,12 +217,12 @@ class Run:
                 for a stage that only writes files.
             compute: Computes the result and writes the other outputs of the stage.
             options: Everything that the result depends on, except for other stages: plain values,
-                records, paths (as text) and arrays. For the content of a file pass `fingerprint`.
+                records, paths (as text) and arrays. For the content of a file pass `manifest.fingerprint`.
             depends: Names of the stages, run before, whose results `compute` uses.
         """
-        inputs = _plain(dict(options or {}))
+        inputs = to_plain(dict(options or {}))
         keys = {other: self._manifest.stages[other].key for other in depends}
-        key = _hash([name, recovar.__version__, inputs, keys])
+        key = hash_plain([name, recovar.__version__, inputs, keys])
         result_name = _result_name(name)
         reason = self._why_again(name, key, inputs, keys)
         if reason is None:
@@ -345,7 +246,7 @@ class Run:
             decisions=stage.decisions,
             seconds=round(seconds, 3),
             peak_memory=peak_rss(),
-            finished=_now(),
+            finished=now(),
         )
         self._set_stages({**self._manifest.stages, name: record})
         shutil.rmtree(checkpoints, ignore_errors=True)
@@ -364,7 +265,7 @@ class Run:
             return f" again: {missing[0]} is missing or has another size" if missing else None
         if done.version != recovar.__version__:
             return f" again: it was done by version {done.version}"
-        changes = _describe_changes(done.options, options)
+        changes = describe_changes(done.options, options)
         if changes:
             return f" again with {changes}"
         stages = [other for other in depends if done.depends.get(other) != depends[other]]
@@ -390,19 +291,19 @@ class Run:
 
     def _save_manifest(self) -> None:
         text = msgspec.json.format(msgspec.json.encode(self._manifest), indent=2)
-        with write_whole(self.path / _MANIFEST) as partial:
+        with write_whole(self.path / MANIFEST) as partial:
             partial.write_bytes(text + b"\n")
 
 
 def _refuse_foreign(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"Expected a directory for the run, got the file {path}.")
-    if path.is_dir() and not (path / _MANIFEST).exists():
+    if path.is_dir() and not (path / MANIFEST).exists():
         for entry in path.iterdir():
             if entry.name != _LOCK and not entry.name.startswith(PARTIAL):
                 raise InputError(
                     f"Expected a new or empty directory or a run, and {path} is none of them: it "
-                    f"holds {entry.name} but no {_MANIFEST}. Nothing was written; choose another."
+                    f"holds {entry.name} but no {MANIFEST}. Nothing was written; choose another."
                 )
 
 
@@ -424,7 +325,7 @@ def _lock(path: Path) -> IO[str]:
             f"The file system of {path} cannot lock files ({error}). Choose a directory elsewhere."
         ) from error
     file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()} since {_now()}")
+    file.write(f"process {os.getpid()} on {socket.gethostname()} since {now()}")
     file.flush()
     return file
 
@@ -433,14 +334,3 @@ def _is_there(run_path: Path, output: Output) -> bool:
     file = (run_path / output.path).resolve()
     inside = file.is_relative_to(run_path.resolve())
     return inside and file.is_file() and file.stat().st_size == output.size
-
-
-def _describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """List the options that differ, with both values."""
-    names = [n for n in {**before, **now} if before.get(n) != now.get(n)]
-    return ", ".join(f"{n} {_show(now.get(n))} (was {_show(before.get(n))})" for n in names)
-
-
-def _show(value: Any) -> str:  # noqa: ANN401
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
