@@ -171,6 +171,14 @@ def test_options_may_be_paths_records_and_arrays(tmp_path):
     assert len(counts) == 2
 
 
+def test_unchanged_options_are_not_called_changed(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    for _ in range(2):
+        config = {"zdim": (4, 10), "path": Path("a"), "limit": float("nan"), "names": {"a"}}
+        Run.create_or_resume(tmp_path, [], config).close()
+    assert [record.message for record in caplog.records] == [f"Resuming the run in {tmp_path}"]
+
+
 def test_a_checkpoint_lasts_until_its_stage_is_done(tmp_path):
     def interrupted(stage: Stage) -> Number:
         stage.checkpoint("sums").save(done=np.array(5))

@@ -101,8 +101,9 @@ def fingerprint(path: Path) -> str:
 
 
 def to_plain(value: Any) -> Any:  # noqa: ANN401
-    """Turn options into plain JSON values; arrays become their hash."""
-    return msgspec.to_builtins(value, enc_hook=_plain_other, str_keys=True)
+    """Turn options into what a manifest gives back; arrays become their hash."""
+    text = msgspec.json.Encoder(enc_hook=_plain_other, order="sorted").encode(value)
+    return msgspec.json.decode(text)
 
 
 def _plain_other(value: Any) -> Any:  # noqa: ANN401

@@ -217,7 +217,8 @@ class Run:
                 for a stage that only writes files.
             compute: Computes the result and writes the other outputs of the stage.
             options: Everything that the result depends on, except for other stages: plain values,
-                records, paths (as text) and arrays. For the content of a file pass `manifest.fingerprint`.
+                records, paths (as text) and arrays. For the content of a file pass
+                `manifest.fingerprint`.
             depends: Names of the stages, run before, whose results `compute` uses.
         """
         inputs = to_plain(dict(options or {}))
