@@ -16,7 +16,6 @@ from recovar.core.slicing import REFERENCE
 from recovar.core.slicing_numba import NUMBA
 from recovar.errors import InputError
 from recovar.homogeneous import (
-    ImageModel,
     density_is_inverted,
     estimate_mean,
     get_multiple_conformations,
@@ -27,7 +26,7 @@ from recovar.regularization import fsc
 
 GRID = Grid(32, 3.0)
 BALL = Ball(32, 15)
-WHITE = ImageModel(np.array([4.0]))
+WHITE = np.array([4.0])
 
 
 def agreement(volume, truth):
@@ -35,8 +34,8 @@ def agreement(volume, truth):
     return fsc(fourier.to_spectrum(volume), fourier.to_spectrum(truth))[1:13].mean()
 
 
-def total(source, operators=NUMBA, model=WHITE, weights=None):
-    statistic = mean_statistic(model, BALL, operators, weights)
+def total(source, operators=NUMBA):
+    statistic = mean_statistic(WHITE, BALL, operators)
     return LocalExecutor(operators).accumulate("test", statistic, source)
 
 
@@ -63,7 +62,7 @@ def test_both_operators_give_the_same_mean():
 def test_clean_images_give_back_the_molecule():
     molecule = random_molecule(2)
     source, _ = observe([molecule], GRID, 400, noise=1e-3)
-    mean = estimate_mean(source, GRID, ImageModel(np.array([1e-3])), LocalExecutor())
+    mean = estimate_mean(source, GRID, np.array([1e-3]), LocalExecutor())
     truth = window_volume(molecule.volume(32))
     assert agreement(mean.volume, truth) > 0.995
     error = np.linalg.norm(mean.regularized - truth) / np.linalg.norm(truth)
@@ -74,7 +73,7 @@ def test_the_prior_improves_a_noisy_mean():
     molecule = random_molecule(3)
     noise = 3.0
     source, _ = observe([molecule], GRID, 300, noise=noise)
-    mean = estimate_mean(source, GRID, ImageModel(np.array([noise])), LocalExecutor())
+    mean = estimate_mean(source, GRID, np.array([noise]), LocalExecutor())
     truth = window_volume(molecule.volume(32))
     errors = [np.linalg.norm(v - truth) for v in (mean.volume, mean.regularized)]
     assert errors[1] < 0.8 * errors[0]
@@ -84,7 +83,7 @@ def test_halves_predict_their_error():
     noise = 0.5
     molecule = random_molecule(4)
     source, _ = observe([molecule], GRID, 600, noise=noise)
-    mean = estimate_mean(source, GRID, ImageModel(np.array([noise])), LocalExecutor())
+    mean = estimate_mean(source, GRID, np.array([noise]), LocalExecutor())
     truth = fourier.to_spectrum(window_volume(molecule.volume(32)))
     measured = fsc(fourier.to_spectrum(mean.volume), truth)
     curve = np.maximum(mean.fsc, 0)
@@ -96,8 +95,7 @@ def test_contrast_is_divided_out():
     molecule = random_molecule(5)
     contrast = np.tile([0.5, 0.5, 2.0, 2.0], 50)
     source, _ = observe([molecule], GRID, 200, noise=1e-3, contrast=contrast)
-    model = ImageModel(np.array([1e-3]), contrast)
-    mean = estimate_mean(source, GRID, model, LocalExecutor())
+    mean = estimate_mean(source, GRID, np.array([1e-3]), LocalExecutor(), contrast)
     truth = window_volume(molecule.volume(32))
     for half in mean.halves:
         assert np.vdot(half, truth) / np.vdot(truth, truth) == pytest.approx(1, abs=0.03)

@@ -62,34 +62,20 @@ class Mean:
         )
 
 
-@dataclass(frozen=True)
-class ImageModel:
-    """What is known of the images beside their poses and optics."""
-
-    noise: Float[np.ndarray, " shells"]
-    """Noise variance per shell of the unnormalized transform; one value means white noise."""
-    contrast: Float[np.ndarray, " images"] | None = None
-    """Factor on every image's signal, by row; None means 1."""
-
-    def contrast_of(self, batch: ImageBatch) -> Float[np.ndarray, " batch"]:
-        """Look up the contrast of a batch."""
-        if self.contrast is None:
-            return np.ones(len(batch), np.float32)
-        return np.asarray(self.contrast, np.float32)[batch.rows]
-
-
 def mean_statistic(
-    model: ImageModel,
+    noise: Float[np.ndarray, " shells"],
     ball: Ball,
     operators: Operators,
+    contrast: Float[np.ndarray, " images"] | None = None,
     weights: Float[np.ndarray, "images states"] | None = None,
 ) -> Statistic[MeanSums]:
     """Sum what images say about one or several weighted means.
 
     Args:
-        model: Noise and contrasts.
+        noise: Noise variance per shell; one value means white noise.
         ball: Where the sums lie; sets the frequencies that are used.
         operators: Implementation of the backprojection.
+        contrast: Factor on every image's signal, by row. None means 1.
         weights: How much every image, by row, counts in every mean, at least 0. None is one mean
             of all images.
     """
@@ -100,8 +86,9 @@ def mean_statistic(
         return MeanSums(np.zeros(shape, np.complex64), np.zeros(shape, np.float32))
 
     def add(sums: MeanSums, batch: ImageBatch) -> MeanSums:
-        batch = batch.at_radius(ball.size, ball.radius).whitened(model.noise)
-        transfer = batch.transfer * model.contrast_of(batch)[:, None]
+        batch = batch.at_radius(ball.size, ball.radius).whitened(noise)
+        factor = np.float32(1) if contrast is None else contrast[batch.rows, None]
+        transfer = (batch.transfer * factor).astype(np.float32)
         shares = np.ones((len(batch), 1)) if weights is None else weights[batch.rows]
         shares = np.hstack([shares * (batch.halves == half)[:, None] for half in (0, 1)])
         rest = shares.astype(np.float32), batch.rotations, batch.disc, ball
@@ -116,8 +103,9 @@ def mean_statistic(
 def estimate_mean(
     images: Images,
     grid: Grid,
-    model: ImageModel,
+    noise: Float[np.ndarray, " shells"],
     executor: LocalExecutor,
+    contrast: Float[np.ndarray, " images"] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Mean:
     """Reconstruct the mean of all images, in one pass.
@@ -127,20 +115,25 @@ def estimate_mean(
     Args:
         images: All images.
         grid: Grid of the images and of the map.
-        model: Noise and contrasts. Any noise profile of roughly the right shape will do: it sets
-            only how images of different transfer functions are weighed.
+        noise: Noise variance per shell of the unnormalized transform; one value means white noise.
+            A guess will do: a wrong profile costs the map hardly anything, and scales `weights`
+            and `prior` inversely.
         executor: Who runs the pass.
+        contrast: Factor on every image's signal, by row. None means 1.
         checkpoint: Where to keep partial sums.
     """
-    return _estimate(images, grid, model, executor, None, checkpoint)[0]
+    ball = Ball(grid.size, grid.largest_radius)
+    statistic = mean_statistic(noise, ball, executor.operators, contrast)
+    return finish_means(executor.accumulate("Mean", statistic, images, checkpoint), ball)[0]
 
 
 def get_multiple_conformations(
     images: Images,
     weights: Float[np.ndarray, "images states"],
     grid: Grid,
-    model: ImageModel,
+    noise: Float[np.ndarray, " shells"],
     executor: LocalExecutor,
+    contrast: Float[np.ndarray, " images"] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Mean]:
     """Reconstruct many weighted means in one pass.
@@ -152,8 +145,9 @@ def get_multiple_conformations(
         images: All images.
         weights: How much every image, by row, counts in every state; at least 0.
         grid: Grid of the images and of the maps.
-        model: Noise and contrasts.
+        noise: Noise variance per shell of the unnormalized transform; one value means white noise.
         executor: Who runs the pass.
+        contrast: Factor on every image's signal, by row. None means 1.
         checkpoint: Where to keep partial sums.
 
     Raises:
@@ -161,22 +155,9 @@ def get_multiple_conformations(
     """
     if not (np.isfinite(weights).all() and (weights >= 0).all()):
         raise InputError("Expected finite weights of at least 0 for every image and state.")
-    return _estimate(images, grid, model, executor, weights, checkpoint)
-
-
-def _estimate(
-    images: Images,
-    grid: Grid,
-    model: ImageModel,
-    executor: LocalExecutor,
-    weights: Float[np.ndarray, "images states"] | None,
-    checkpoint: Checkpoint | None,
-) -> list[Mean]:
     ball = Ball(grid.size, grid.largest_radius)
-    statistic = mean_statistic(model, ball, executor.operators, weights)
-    title = "Mean" if weights is None else "States"
-    sums = executor.accumulate(title, statistic, images, checkpoint)
-    return finish_means(sums, ball)
+    statistic = mean_statistic(noise, ball, executor.operators, contrast, weights)
+    return finish_means(executor.accumulate("States", statistic, images, checkpoint), ball)
 
 
 def finish_means(sums: MeanSums, ball: Ball) -> list[Mean]:

@@ -42,7 +42,7 @@ def fsc(
     shells = np.rint(volume_radii(size)).astype(np.int64)
     weights = np.broadcast_to(half_weights(size), shells.shape)
     if subtract_mean:
-        counts = shell_sums(weights, shells, weights)
+        counts = shell_sums(np.ones(shells.shape), shells, weights)
         first, second = (
             a - (shell_sums(a, shells, weights) / counts)[shells] for a in (first, second)
         )
