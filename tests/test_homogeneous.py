@@ -11,7 +11,7 @@ from recovar.compute.executors import LocalExecutor
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid
-from recovar.core.masks import window_volume
+from recovar.core.masks import dilate, soft_edge, window_volume
 from recovar.core.slicing import REFERENCE
 from recovar.core.slicing_numba import NUMBA
 from recovar.errors import InputError
@@ -77,6 +77,21 @@ def test_the_prior_improves_a_noisy_mean():
     truth = window_volume(molecule.volume(32))
     errors = [np.linalg.norm(v - truth) for v in (mean.volume, mean.regularized)]
     assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_mask_improves_a_noisy_mean():
+    molecule = random_molecule(3)
+    source, _ = observe([molecule], GRID, 300, noise=3.0)
+    truth = molecule.volume(32)
+    mask = soft_edge(dilate(truth / truth.max() > 0.05, 2))
+    plain, masked = (
+        estimate_mean(source, GRID, np.array([3.0]), LocalExecutor(), mask=given_mask)
+        for given_mask in (None, mask)
+    )
+    errors = [np.linalg.norm(mask * mean.regularized - truth) for mean in (plain, masked)]
+    assert errors[1] < errors[0]
+    assert masked.fsc[4:10].mean() > plain.fsc[4:10].mean()
+    assert not masked.volume[mask == 0].any()
 
 
 def test_halves_predict_their_error():

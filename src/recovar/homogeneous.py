@@ -43,7 +43,7 @@ class Mean:
     regularized: Float[np.ndarray, "z y x"]
     """Map of all images, shrunk by `prior`: the best guess."""
     fsc: Float[np.ndarray, " shells"]
-    """Correlation of `halves`."""
+    """Correlation of `halves`, masked if they are."""
     prior: Float[np.ndarray, " shells"]
     """Variance of the map's Fourier coefficients."""
     weights: Float[np.ndarray, "z y half_x"]
@@ -106,6 +106,7 @@ def estimate_mean(
     noise: Float[np.ndarray, " shells"],
     executor: LocalExecutor,
     contrast: Float[np.ndarray, " images"] | None = None,
+    mask: Float[np.ndarray, "z y x"] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> Mean:
     """Reconstruct the mean of all images, in one pass.
@@ -120,11 +121,13 @@ def estimate_mean(
             and `prior` inversely.
         executor: Who runs the pass.
         contrast: Factor on every image's signal, by row. None means 1.
+        mask: Multiplies all maps, before they are correlated. The prior then knows that the signal
+            is in the mask, and keeps more of it.
         checkpoint: Where to keep partial sums.
     """
     ball = Ball(grid.size, grid.largest_radius)
     statistic = mean_statistic(noise, ball, executor.operators, contrast)
-    return finish_means(executor.accumulate("Mean", statistic, images, checkpoint), ball)[0]
+    return finish_means(executor.accumulate("Mean", statistic, images, checkpoint), ball, mask)[0]
 
 
 def get_multiple_conformations(
@@ -134,6 +137,7 @@ def get_multiple_conformations(
     noise: Float[np.ndarray, " shells"],
     executor: LocalExecutor,
     contrast: Float[np.ndarray, " images"] | None = None,
+    mask: Float[np.ndarray, "z y x"] | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> list[Mean]:
     """Reconstruct many weighted means in one pass.
@@ -148,6 +152,8 @@ def get_multiple_conformations(
         noise: Noise variance per shell of the unnormalized transform; one value means white noise.
         executor: Who runs the pass.
         contrast: Factor on every image's signal, by row. None means 1.
+        mask: Multiplies all maps, before they are correlated. The prior then knows that the signal
+            is in the mask, and keeps more of it.
         checkpoint: Where to keep partial sums.
 
     Raises:
@@ -157,24 +163,31 @@ def get_multiple_conformations(
         raise InputError("Expected finite weights of at least 0 for every image and state.")
     ball = Ball(grid.size, grid.largest_radius)
     statistic = mean_statistic(noise, ball, executor.operators, contrast, weights)
-    return finish_means(executor.accumulate("States", statistic, images, checkpoint), ball)
+    return finish_means(executor.accumulate("States", statistic, images, checkpoint), ball, mask)
 
 
-def finish_means(sums: MeanSums, ball: Ball) -> list[Mean]:
-    """Turn complete sums into maps."""
+def finish_means(
+    sums: MeanSums, ball: Ball, mask: Float[np.ndarray, "z y x"] | None = None
+) -> list[Mean]:
+    """Turn complete sums into maps, which are multiplied by a mask if there is one."""
     values, weights = np.asarray(sums.values), np.asarray(sums.weights)
     states = values.shape[1] // 2
     return [
-        _finish(ball.fold(values[:, state::states]), ball.fold(weights[:, state::states]), ball)
+        _finish(
+            ball.fold(values[:, state::states]), ball.fold(weights[:, state::states]), ball, mask
+        )
         for state in range(states)
     ]
 
 
 def _finish(
-    values: Complex[np.ndarray, "voxels 2"], weights: Float[np.ndarray, "voxels 2"], ball: Ball
+    values: Complex[np.ndarray, "voxels 2"],
+    weights: Float[np.ndarray, "voxels 2"],
+    ball: Ball,
+    mask: Float[np.ndarray, "z y x"] | None,
 ) -> Mean:
     def reconstruct(half: int, prior: Float[np.ndarray, " shells"] | None) -> np.ndarray:
-        return finish_volume(wiener(values[:, half], weights[:, half], ball, prior), ball)
+        return finish_volume(wiener(values[:, half], weights[:, half], ball, prior), ball, mask)
 
     halves = Halves(reconstruct(0, None), reconstruct(1, None))
     curve = fsc(*halves.map(fourier.to_spectrum))
@@ -183,8 +196,8 @@ def _finish(
     return Mean(
         halves,
         Halves(reconstruct(0, prior), reconstruct(1, prior)),
-        finish_volume(wiener(*total, ball), ball),
-        finish_volume(wiener(*total, ball, prior), ball),
+        finish_volume(wiener(*total, ball), ball, mask),
+        finish_volume(wiener(*total, ball, prior), ball, mask),
         curve,
         prior,
         0.5 * weights_on_grid(total[1], ball),
