@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
+from jaxtyping import Int
+
 from recovar.core.batch import ImageBatch
 
 Sums = TypeVar("Sums")
@@ -40,3 +43,42 @@ class Images(Protocol):
     def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
         """Visit all images once in a fixed order, leaving out the first `start`."""
         ...
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images with the same preparation applied to every batch, such as whitening."""
+
+    images: Images
+    prepare: Callable[[ImageBatch], ImageBatch]
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.images)
+
+    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Visit all images once, leaving out the first `start`."""
+        return map(self.prepare, self.images.blocks(start))
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Some of the images; they keep their row numbers."""
+
+    images: Images
+    rows: Int[np.ndarray, " chosen"]
+    """Rows of the chosen images, each once."""
+
+    def __len__(self) -> int:
+        """Count the chosen images."""
+        return len(self.rows)
+
+    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
+        """Visit the chosen images once, leaving out the first `start`."""
+        wanted = np.zeros(len(self.images), bool)
+        wanted[self.rows] = True
+        for batch in self.images.blocks():
+            keep = np.flatnonzero(wanted[batch.rows])[start:]
+            start -= min(start, int(wanted[batch.rows].sum()))
+            if len(keep):
+                yield batch.select(keep)

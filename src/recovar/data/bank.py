@@ -89,10 +89,6 @@ class ImageBank:
         if start == 0 and not self._kept:
             self._kept.extend(kept)
 
-    def subset(self, rows: Int[np.ndarray, " chosen"]) -> "Selection":
-        """Choose some of the images; they keep their row numbers."""
-        return Selection(self, np.unique(rows))
-
     def _transform(
         self, rows: Int[np.ndarray, " images"], images: Float[np.ndarray, "images y x"]
     ) -> ImageBatch:
@@ -111,26 +107,6 @@ class ImageBank:
             np.asarray(rows, np.int64),
             self.halves[rows],
         )
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Some of the images of a bank."""
-
-    bank: ImageBank
-    rows: Int[np.ndarray, " chosen"]
-    """Rows of the bank, ascending, each once."""
-
-    def __len__(self) -> int:
-        """Count the chosen images."""
-        return len(self.rows)
-
-    def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
-        """Visit the chosen images once, in file order, leaving out the first `start`."""
-        wanted = np.zeros(len(self.bank), bool)
-        wanted[self.rows] = True
-        chosen = (batch.select(np.flatnonzero(wanted[batch.rows])) for batch in self.bank.blocks())
-        yield from _skip(chosen, start)
 
 
 def _skip(batches: Iterable[ImageBatch], start: int) -> Iterator[ImageBatch]:
