@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovar.compute.accumulate import Statistic, together
+from recovar.compute.accumulate import Prepared, Selection, Statistic, together
 from recovar.compute.executors import LocalExecutor
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Disc
@@ -136,3 +136,48 @@ def test_a_map_of_images_is_in_the_order_of_their_rows(seed, cuts):
     found = LocalExecutor().map_images("Describe", describe, BlockList(images, cuts))
     np.testing.assert_array_equal(found.total, np.arange(20))
     np.testing.assert_array_equal(found.power[images.rows], np.abs(images.values) ** 2)
+
+
+@given(seed=seeds, cuts=cuts, start=st.integers(0, 21))
+def test_prepared_images_are_the_images_prepared(seed, cuts, start):
+    images, noise = random_images(seed), np.array([1.0, 4.0])
+    prepared = Prepared(BlockList(images, cuts), lambda batch: batch.whitened(noise))
+    assert len(prepared) == 20
+    found = list(prepared.blocks(start))
+    expected = images.whitened(noise)
+    assert [row for batch in found for row in batch.rows] == images.rows[start:].tolist()
+    if found:
+        values = np.concatenate([batch.values for batch in found])
+        np.testing.assert_array_equal(values, expected.values[start:])
+
+
+@given(
+    seed=seeds,
+    cuts=cuts,
+    chosen=st.sets(st.integers(0, 19), min_size=1),
+    start=st.integers(0, 21),
+)
+def test_a_selection_gives_its_images_only_in_the_same_order(seed, cuts, chosen, start):
+    images = random_images(seed)
+    some = Selection(BlockList(images, cuts), np.array(list(chosen)))
+    assert len(some) == len(chosen)
+    found = list(some.blocks(start))
+    assert all(len(batch) for batch in found)
+    kept = np.flatnonzero(np.isin(images.rows, list(chosen)))[start:]
+    assert [row for batch in found for row in batch.rows] == images.rows[kept].tolist()
+    if found:
+        values = np.concatenate([batch.values for batch in found])
+        np.testing.assert_array_equal(values, images.values[kept])
+
+
+def test_a_sum_over_a_selection_goes_on_where_it_was_saved(tmp_path):
+    checkpoint = FileCheckpoint(tmp_path / "sum.npz")
+    images, rows = random_images(0), np.arange(0, 20, 3)
+    executor = LocalExecutor(checkpoint_seconds=-1.0)
+    whole = executor.accumulate("Sum", MOMENTS, Selection(BlockList(images, (4, 9)), rows))
+    broken = Selection(BlockList(images, (4, 9), fails_at=10), rows)
+    with pytest.raises(KeyboardInterrupt):
+        executor.accumulate("Sum", MOMENTS, broken, checkpoint)
+    again = Selection(BlockList(images, (4, 9)), rows)
+    resumed = executor.accumulate("Sum", MOMENTS, again, checkpoint)
+    np.testing.assert_array_equal(resumed.total, whole.total)

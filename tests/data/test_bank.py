@@ -154,26 +154,6 @@ def test_two_passes_at_once_keep_every_image_once(particles):
     assert sum(len(batch) for batch in bank.blocks()) == IMAGES
 
 
-@given(
-    chosen=st.sets(st.integers(0, IMAGES - 1), min_size=1),
-    start=st.integers(0, 5),
-    memory=st.sampled_from([0, EVERYTHING]),
-)
-def test_a_subset_gives_its_images_only_in_the_same_order(tmp_path_factory, chosen, start, memory):
-    particles, _ = make_particles(tmp_path_factory.mktemp("bank"))
-    bank = ImageBank(particles, halves(), memory, block_bytes=4 * PER_IMAGE)
-    some = bank.subset(np.array(sorted(chosen)))
-    assert len(some) == len(chosen)
-    whole = np.concatenate([batch.rows for batch in bank.blocks()])
-    expected = [row for row in whole.tolist() if row in chosen]
-    found = list(some.blocks(start))
-    assert [row for batch in found for row in batch.rows] == expected[start:]
-    assert all(len(batch) for batch in found)
-    everything = gather(bank)["values"]
-    for batch in found:
-        np.testing.assert_array_equal(batch.values, everything[batch.rows])
-
-
 @pytest.mark.parametrize("missing", ["rotations", "optics"])
 def test_images_without_poses_or_optics_are_refused(tmp_path, missing):
     particles, _ = make_particles(tmp_path, **{missing: None})

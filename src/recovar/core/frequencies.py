@@ -184,12 +184,12 @@ class Ball:
     def from_cube(self, spectrum: Any) -> Any:
         """Pick the ball from an oversampled half-complex volume (z, y, x, …)."""
         inside, cells = self._cells
-        xp = jnp if isinstance(spectrum, jax.Array) else np
         if len(inside) == len(self):
             return spectrum[cells]
-        values = xp.zeros((len(self), *spectrum.shape[3:]), spectrum.dtype)
-        if xp is jnp:
-            return values.at[inside].set(spectrum[cells])
+        shape = (len(self), *spectrum.shape[3:])
+        if isinstance(spectrum, jax.Array):
+            return jnp.zeros(shape, spectrum.dtype).at[inside].set(spectrum[cells])
+        values = np.zeros(shape, spectrum.dtype)
         values[inside] = spectrum[cells]
         return values
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from recovar.core import fourier
 from recovar.core.batch import ImageBatch
-from recovar.core.ctf import transfer_function
+from recovar.core.ctf import Optics, transfer_function
 from recovar.core.frequencies import Disc
 from recovar.core.grid import Grid
 from recovar.core.projection import centring_factors
@@ -39,18 +40,23 @@ class ImageBank:
     _kept: list[ImageBatch] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.particles.rotations is None or self.particles.optics is None:
+        self._check_geometry()
+
+    def _check_geometry(self) -> tuple[Float[np.ndarray, "images 3 3"], Optics]:
+        rotations, optics = self.particles.rotations, self.particles.optics
+        if rotations is None or optics is None:
             raise InputError(
                 "Expected poses and CTF parameters for every image, found none. "
                 "Give them with --poses and --ctf."
             )
+        return rotations, optics
 
     @property
     def grid(self) -> Grid:
         """Grid of the images and of volumes made from them."""
         return Grid(self.particles.box, self.particles.pixel_size)
 
-    @property
+    @cached_property
     def disc(self) -> Disc:
         """Pixels of every batch."""
         return Disc(self.grid.size, self.grid.largest_radius)
@@ -93,7 +99,7 @@ class ImageBank:
         self, rows: Int[np.ndarray, " images"], images: Float[np.ndarray, "images y x"]
     ) -> ImageBatch:
         disc, size = self.disc, self.grid.size
-        optics, shifts = self.particles.optics, self.particles.shifts
+        (rotations, optics), shifts = self._check_geometry(), self.particles.shifts
         values = disc.from_spectra(fourier.to_spectrum(images, dimensions=2))
         if shifts is not None:
             values *= centring_factors(shifts[rows], disc, self.grid.voxel_size)
@@ -103,7 +109,7 @@ class ImageBank:
             disc,
             np.asarray(self.sign * values, np.complex64),
             transfer.astype(np.float32),
-            self.particles.rotations[rows].astype(np.float32),
+            rotations[rows].astype(np.float32),
             np.asarray(rows, np.int64),
             self.halves[rows],
         )
