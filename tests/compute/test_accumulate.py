@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recovar.compute.accumulate import Prepared, Selection, Statistic, together
@@ -102,6 +102,7 @@ def test_statistics_share_one_pass():
     np.testing.assert_array_equal(moments.power, alone.power)
 
 
+@settings(max_examples=6)
 @given(seed=seeds, fails_at=st.integers(1, 19))
 def test_a_sum_that_was_interrupted_goes_on_where_it_was_saved(tmp_path_factory, seed, fails_at):
     checkpoint = FileCheckpoint(tmp_path_factory.mktemp("sum") / "sum.npz")
