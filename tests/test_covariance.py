@@ -13,6 +13,7 @@ from recovar.covariance import (
     ColumnOptions,
     VarianceMap,
     arrange_blocks,
+    bytes_per_column,
     choose_columns,
     column_statistic,
     estimate_columns,
@@ -26,7 +27,7 @@ from recovar.covariance_core import centre_on, compute_residuals
 from recovar.errors import InputError
 
 SIZE = 20
-OPTIONS = ColumnOptions(row_radius=6, count=8, last_shell=5)
+OPTIONS = ColumnOptions(row_radius=6, count=8, last_shell=5, prior_factor=1)
 FREQUENCIES = np.array([[0, 0, 0], [1, 0, 0], [0, 2, -1], [3, 1, 2], [2, -3, 0]], np.int32)
 BLOCKS = stack_blocks(FREQUENCIES, [np.array([0, 1, 2]), np.array([3, 4])])
 
@@ -223,9 +224,14 @@ def test_columns_do_not_depend_on_how_images_are_split():
 
 def test_less_memory_means_more_passes_and_the_same_columns():
     bank, model = Bank(random_images(40)), centring()
-    whole = estimate_columns(bank, model, FREQUENCIES, OPTIONS, LocalExecutor())
-    each = 40 * len(Ball(SIZE, OPTIONS.row_radius, 1))
-    split = estimate_columns(bank, model, FREQUENCIES, OPTIONS, LocalExecutor(), memory=2 * each)
+    ball = Ball(SIZE, 8, 1)
+    options = ColumnOptions(row_radius=6, count=40, exclusion=1)
+    ones = np.ones(len(ball))
+    frequencies = choose_columns(VarianceMap(np.exp(-ball.radii), ones, ball), options)
+    memory = 16 * bytes_per_column(options.row_radius, SIZE)
+    assert len(plan_passes(arrange_blocks(frequencies), 6, SIZE, memory)) == 3
+    whole = estimate_columns(bank, model, frequencies, options, LocalExecutor())
+    split = estimate_columns(bank, model, frequencies, options, LocalExecutor(), memory=memory)
     assert distance(split.values, whole.values) < 1e-4
     np.testing.assert_allclose(split.fsc, whole.fsc, atol=1e-3)
 
@@ -264,14 +270,12 @@ def test_the_prior_converges_to_the_variance_of_the_signal():
     generator = np.random.default_rng(0)
     rows = row_filter(32, 12)
     ball = rows.ball
-    cube = np.moveaxis(generator.normal(size=(16, ball.size, ball.size, ball.size)), 0, -1)
 
     def noise():
         cubes = generator.normal(size=(16, ball.size, ball.size, ball.size)).astype(np.float32)
         spectra = np.moveaxis(fourier.to_spectrum(cubes), 0, -1) / ball.size**1.5
         return ball.from_cube(spectra)
 
-    del cube
     truth = 4.0
     weights = np.full((2, len(ball), 8), 0.5, np.float32)
     signal = noise() * truth**0.5
@@ -309,4 +313,4 @@ def test_blocks_hold_every_column_once():
 
 def test_memory_for_no_column_is_refused():
     with pytest.raises(InputError, match="--memory"):
-        plan_passes(10, 1000, 999)
+        plan_passes([np.arange(16)], 6, SIZE, 999)

@@ -31,6 +31,9 @@ from recovar.regularization import ball_shell_average, shell_sums, signal_to_noi
 BLOCK = 16
 """Columns summed together; few enough that many images meet none of them."""
 
+_LEAST_FSC = 1e-3
+"""Averaged correlations are not taken to be lower than this."""
+
 _CHANGE = 1e-2
 """Priors have converged when they change by less than this share."""
 
@@ -42,16 +45,17 @@ class ColumnOptions:
     row_radius: int
     """Largest frequency of the rows, in Fourier pixels."""
     count: int = 300
-    """Number of columns."""
+    """Number of columns; fewer where the ball has no room for more."""
     exclusion: float = 2.0
     """Columns are further apart than this, in Fourier pixels."""
     last_shell: int = 31
     """No column lies beyond this shell."""
     kernel_width: float = 2.0
     """Half width of the triangular kernel around a column's frequency, in Fourier pixels."""
-    prior_factor: float = 1.0
-    """Divides the prior variance of a column."""
-    iterations: int = 20
+    prior_factor: float = 0.02
+    """Divides the prior variance of a column. Components average hundreds of columns, so columns
+    are best shrunk less than each for itself (1) or more still for the gain by a mask (8)."""
+    iterations: int = 8
     """Most updates of the prior."""
 
 
@@ -359,7 +363,9 @@ class RowFilter:
 
         cross = total(np.real(first.conj() * second))
         power = total(np.abs(first) ** 2) * total(np.abs(second) ** 2)
-        return cross / np.sqrt(np.maximum(power, 1e-30))
+        curve = cross / np.sqrt(np.maximum(power, 1e-30))
+        curve[:, 0] = curve[:, 1]
+        return curve
 
     def update_prior(
         self,
@@ -421,20 +427,30 @@ def regularize_columns(
     shape = rows.shell_sums(mean_weight)
     prior = rows.shell_sums(np.ones_like(mean_weight)) / np.maximum(shape, 1e-30)
     curve = np.zeros_like(prior)
-    moving = np.arange(len(prior))
     for _ in range(options.iterations):
-        pairs = np.stack([2 * moving, 2 * moving + 1], axis=1).ravel()
-        halves = [
-            rows.finish(products[h][:, pairs], weights[h][:, moving], prior[moving]) for h in (0, 1)
-        ]
-        curve[moving] = rows.correlate(*halves)
-        updated = rows.update_prior(curve[moving], scaled[:, moving], prior[moving])
-        change = np.linalg.norm(updated - prior[moving], axis=1)
-        prior[moving] = updated
-        moving = moving[change > _CHANGE * np.linalg.norm(updated, axis=1)]
-        if not moving.size:
+        halves = [rows.finish(products[h], weights[h], prior) for h in (0, 1)]
+        curve = rows.correlate(*halves)
+        updated = rows.update_prior(pool_correlations(curve), scaled, prior)
+        updated = np.sqrt(prior * updated)  # Half a step in the logarithm: whole steps can cycle.
+        change = np.linalg.norm(updated - prior) / np.linalg.norm(updated)
+        prior = updated
+        if change < _CHANGE:
             break
     return rows.finish(products.sum(0), weights.sum(0), prior), curve, prior
+
+
+def pool_correlations(
+    curve: Float[np.ndarray, "columns shells"],
+) -> Float[np.ndarray, "columns shells"]:
+    """Smooth the correlations of a block of columns by a product of column and shell averages.
+
+    The correlation of one column on one shell scatters by more than its usual value, and a prior
+    that follows it throws away half of the shells at random.
+    """
+    sizes = (np.arange(curve.shape[1]) + 0.5) ** 2
+    columns = np.maximum(curve @ sizes / sizes.sum(), _LEAST_FSC)
+    shells = np.maximum(curve.mean(0), _LEAST_FSC)
+    return columns[:, None] * shells / columns.mean()
 
 
 def estimate_columns(
@@ -468,44 +484,51 @@ def estimate_columns(
     rows = row_filter(size, options.row_radius, mask)
     values = np.zeros((len(ball), 2 * len(frequencies)), np.complex64)
     curves, priors = np.zeros((2, len(frequencies), options.row_radius + 1))
-    for chosen in plan_passes(len(frequencies), bytes_per_column(options.row_radius, size), memory):
-        title = f"Columns {chosen[0] + 1}–{chosen[-1] + 1} of {len(frequencies)}"
-        blocks = [chosen[block] for block in arrange_blocks(frequencies[chosen])]
+    passes = plan_passes(arrange_blocks(frequencies), options.row_radius, size, memory)
+    for number, part in enumerate(passes):
+        title = f"Columns ({sum(map(len, part))} of {len(frequencies)})"
         statistic = column_statistic(
-            centring, stack_blocks(frequencies, blocks), options, executor.operators
+            centring, stack_blocks(frequencies, part), options, executor.operators
         )
-        checkpoint = place(f"columns-{chosen[0]:04d}") if place else None
+        checkpoint = place(f"columns-{number + 1}-of-{len(passes)}") if place else None
         sums = executor.accumulate(title, statistic, images, checkpoint)
         if checkpoint:
             _keep(checkpoint, sums, len(images))
-        for number, block in enumerate(blocks):
+        for row, block in enumerate(part):
             used = len(block)
-            products = [ball.fold(part[number, :, : 2 * used]) for part in sums.products]
-            weights = [ball.fold(part[number, :, :used]) for part in sums.weights]
-            shrunk = regularize_columns(np.array(products), np.array(weights), rows, options)
+            products = np.array([ball.fold(half[row, :, : 2 * used]) for half in sums.products])
+            weights = np.array([ball.fold(half[row, :, :used]) for half in sums.weights])
+            shrunk = regularize_columns(products, weights, rows, options)
             values[:, np.stack([2 * block, 2 * block + 1], axis=1).ravel()] = shrunk[0]
             curves[block], priors[block] = shrunk[1:]
     return Columns(frequencies, values, ball, curves, priors)
 
 
 def _keep(checkpoint: Checkpoint, sums: ColumnSums, done: int) -> None:
-    """Save complete sums, so that a later pass that is killed does not cost this one."""
+    """Save complete sums, so that a kill in a later pass does not cost this one."""
     checkpoint.save(done=done, sum0000=sums.products, sum0001=sums.weights)
 
 
 def plan_passes(
-    columns: int, bytes_each: int, memory: int | None
-) -> list[Int[np.ndarray, " chosen"]]:
-    """Share columns out to passes of nearly equal size that fit in memory.
+    blocks: list[Int[np.ndarray, " block"]], radius: int, size: int, memory: int | None
+) -> list[list[Int[np.ndarray, " block"]]]:
+    """Share blocks of columns out to passes of nearly equal size whose sums fit in memory.
 
-    Example:
-        >>> [len(part) for part in plan_passes(300, bytes_each=10**6, memory=128 * 10**6)]
-        [100, 100, 100]
+    Args:
+        blocks: Columns of every block.
+        radius: Largest frequency of the rows.
+        size: Box of the images.
+        memory: Bytes that the sums of a pass may take; None is no limit.
+
+    Raises:
+        InputError: If not even one block fits.
     """
-    most = columns if memory is None else min(columns, memory // bytes_each)
+    each = BLOCK * bytes_per_column(radius, size)
+    most = len(blocks) if memory is None else memory // each
     if most < 1:
         raise InputError(
-            f"Expected at least {bytes_each / 1e9:.3g} GB of memory for the sums of a column, got "
+            f"Expected at least {each / 1e9:.3g} GB of memory for the sums of {BLOCK} columns, got "
             f"{(memory or 0) / 1e9:.3g} GB. Raise the ceiling with --memory."
         )
-    return np.array_split(np.arange(columns), -(-columns // most))
+    parts = np.array_split(np.arange(len(blocks)), -(-len(blocks) // most))
+    return [[blocks[number] for number in part] for part in parts]

@@ -14,6 +14,9 @@ from recovar.covariance import Columns
 _RIDGE = 1e-6
 _CHANGE = 1e-4
 
+_SUBSET = 4096
+"""Images that the first steps of the likelihood are taken with."""
+
 
 @dataclass(frozen=True)
 class Basis:
@@ -142,17 +145,32 @@ def project_covariance_likelihood(
             b → a·b and G → a²·G.
         grams: G = AᵀA of every image.
         start: Where to begin; None is the least-squares solution.
-        iterations: Most steps.
+        iterations: Most steps. With many images most of them are done on a regular subset.
     """
     if start is None:
         start = project_covariance_least_squares(projections, grams)
     root = np.linalg.cholesky(_well_conditioned(start, grams))
+    if len(grams) > 2 * _SUBSET:
+        chosen = np.linspace(0, len(grams) - 1, _SUBSET).astype(np.int64)
+        root = _climb(root, projections[chosen], grams[chosen], iterations)
+        iterations = max(1, iterations // 8)
+    root = _climb(root, projections, grams, iterations)
+    return root @ root.T
+
+
+def _climb(
+    root: Float[np.ndarray, "pcs pcs"],
+    projections: Float[np.ndarray, "images pcs"],
+    grams: Float[np.ndarray, "images pcs pcs"],
+    iterations: int,
+) -> Float[np.ndarray, "pcs pcs"]:
+    """Repeat steps of expectation maximization for the covariance root·rootᵀ."""
     for _ in range(iterations):
         moment = _mean_moment(projections, grams, root)
         root = root @ np.linalg.cholesky(moment)
         if np.abs(moment - np.eye(len(moment))).max() < _CHANGE:
             break
-    return root @ root.T
+    return root
 
 
 def _well_conditioned(
