@@ -49,7 +49,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "pipeline",
         "Estimate mean, components and embedding of particle images.",
-        "recovar.workflows.pipeline:PipelineConfig",
+        "recovar.workflows.configs:PipelineConfig",
         "recovar.workflows.pipeline:run_pipeline",
     ),
     Command(

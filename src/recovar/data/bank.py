@@ -37,6 +37,8 @@ class ImageBank:
     """Multiplies the images: −1 where dense matter is bright after correction by the CTF."""
     block_bytes: int = BLOCK_BYTES
     """Bytes of one block of transformed images."""
+    box: int | None = None
+    """Shrink the images to this many pixels by cropping their transforms; None keeps them."""
     _kept: list[ImageBatch] = field(default_factory=list, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -54,7 +56,8 @@ class ImageBank:
     @property
     def grid(self) -> Grid:
         """Grid of the images and of volumes made from them."""
-        return Grid(self.particles.box, self.particles.pixel_size)
+        grid = Grid(self.particles.box, self.particles.pixel_size)
+        return grid if self.box is None else grid.cropped(self.box)
 
     @cached_property
     def disc(self) -> Disc:
@@ -78,7 +81,8 @@ class ImageBank:
     @property
     def block_size(self) -> int:
         """Images per block."""
-        return int(np.clip(self.block_bytes // self.bytes_per_image, 1, 4096))
+        largest = max(self.bytes_per_image, 4 * self.particles.box**2)
+        return int(np.clip(self.block_bytes // largest, 1, 4096))
 
     def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
         """Visit all images once, in file order, leaving out the first `start`."""
@@ -101,6 +105,7 @@ class ImageBank:
         disc, size = self.disc, self.grid.size
         (rotations, optics), shifts = self._check_geometry(), self.particles.shifts
         values = disc.from_spectra(fourier.to_spectrum(images, dimensions=2))
+        values *= np.float32((size / self.particles.box) ** 2)  # so that pixels keep their scale
         if shifts is not None:
             values *= centring_factors(shifts[rows], disc, self.grid.voxel_size)
         step = np.float32(1 / (size * self.grid.voxel_size))

@@ -1,0 +1,1 @@
+"""What the commands do: one function per command, and its options."""

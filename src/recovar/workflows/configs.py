@@ -1,0 +1,119 @@
+"""The options of every command; nothing here needs JAX, so that help and errors are quick."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recovar.compute.memory import parse_bytes
+from recovar.errors import InputError
+
+MASK_KEYWORDS = ("from_halfmaps", "sphere", "none")
+_MOST_COMPONENTS = 200
+
+_INPUT = {"group": "Images"}
+_MASK = {"group": "Mask"}
+_MODEL = {"group": "Model"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PipelineConfig:
+    """Everything that `recovar pipeline` can be told."""
+
+    particles: Path = field(metadata={"positional": True})
+    """Particle images: a .star or .cs file, a stack (.mrcs), or a .txt that lists stacks."""
+    output: Path
+    """Directory of the run: new, empty, or a run to go on with."""
+
+    zdim: tuple[int, ...] = (4, 10, 20)
+    """Numbers of latent coordinates; one embedding is written for each."""
+    correct_contrast: bool = False
+    """Estimate the contrast of every image."""
+    subspace: Literal["em", "columns"] = "em"
+    """How principal components are found: by maximum likelihood, or from columns of the
+    covariance as published."""
+    only_mean: bool = False
+    """Stop after the mean, its mask and the noise."""
+    seed: int = 0
+    """Of all random choices."""
+    memory: str | None = None
+    """Ceiling on the memory used, such as 16GB; 80 % of what is free if not given."""
+
+    poses: Path | None = field(default=None, metadata=_INPUT)
+    """Pickle or .npz of poses, in place of those in the particles file."""
+    ctf: Path | None = field(default=None, metadata=_INPUT)
+    """Pickle or .npz of CTF parameters, in place of those in the particles file."""
+    datadir: Path | None = field(default=None, metadata=_INPUT)
+    """Directory that the names of image files are relative to."""
+    strip_prefix: str | None = field(default=None, metadata=_INPUT)
+    """Leading part to take off the names of image files."""
+    passthrough: tuple[Path, ...] = field(default=(), metadata=_INPUT)
+    """Further cryoSPARC tables of the same particles."""
+    pixel_size: float | None = field(default=None, metadata=_INPUT)
+    """Å per pixel, in place of what the files say."""
+    ind: Path | None = field(default=None, metadata=_INPUT)
+    """Images to use: indices from 0, or a mask (.pkl, .npy, .txt)."""
+    n_images: int | None = field(default=None, metadata=_INPUT)
+    """Use this many images, the first ones of each half set."""
+    halfsets: Path | None = field(default=None, metadata=_INPUT)
+    """Pickle of two lists of image indices from 0, in place of those in the particles file."""
+    downsample: int | None = field(default=None, metadata=_INPUT)
+    """Shrink the images to this many pixels along a side, by cropping their transforms."""
+    uninvert_data: Literal["automatic", "true", "false"] = field(
+        default="automatic", metadata=_INPUT
+    )
+    """Whether to flip the sign of the images, as where particles are bright; automatic looks at
+    the mean."""
+
+    mask: str = field(
+        default="from_halfmaps", metadata={"group": "Mask", "keywords": MASK_KEYWORDS}
+    )
+    """Solvent mask: a file (.mrc), or from_halfmaps, sphere or none."""
+    mask_option: Literal["from_halfmaps", "sphere", "none"] | None = field(
+        default=None, metadata=_MASK
+    )
+    """The same, keywords only."""
+    mask_dilate_iter: int = field(
+        default=0, metadata={"group": "Mask", "aliases": ("--dilate-mask-iter",)}
+    )
+    """Grow the mask by this many voxels."""
+    focus_mask: Path | None = field(default=None, metadata=_MASK)
+    """Look for heterogeneity within this mask (.mrc) only."""
+
+    noise_model: Literal["radial", "white"] = field(default="radial", metadata=_MODEL)
+    """How noise varies with frequency."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work, before anything is read or written."""
+        object.__setattr__(self, "zdim", tuple(sorted(set(self.zdim))))
+        if not self.zdim or self.zdim[0] < 1 or self.zdim[-1] > _MOST_COMPONENTS:
+            raise InputError(
+                f"Expected numbers of coordinates from 1 to {_MOST_COMPONENTS} for --zdim, such "
+                f"as 4,10,20, got {','.join(map(str, self.zdim)) or 'none'}."
+            )
+        _refuse_below("--n-images", self.n_images, 2)
+        _refuse_below("--mask-dilate-iter", self.mask_dilate_iter, 0)
+        _refuse_below("--seed", self.seed, 0)
+        if self.downsample is not None and (self.downsample < 8 or self.downsample % 2):
+            raise InputError(
+                f"Expected an even number of at least 8 pixels for --downsample, got "
+                f"{self.downsample}."
+            )
+        if self.pixel_size is not None and not self.pixel_size > 0:
+            raise InputError(f"Expected --pixel-size above 0 Å, got {self.pixel_size:g}.")
+        if self.mask_option not in (None, self.mask) and self.mask != "from_halfmaps":
+            raise InputError(
+                f"--mask {self.mask} and --mask-option {self.mask_option} contradict each other. "
+                "Give one of them."
+            )
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+    @property
+    def solvent(self) -> str:
+        """Keyword or file of the solvent mask, whichever option gave it."""
+        return self.mask_option or self.mask
+
+
+def _refuse_below(option: str, value: int | None, least: int) -> None:
+    if value is not None and value < least:
+        raise InputError(f"Expected at least {least} for {option}, got {value}.")

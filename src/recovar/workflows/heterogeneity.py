@@ -1,0 +1,282 @@
+"""The stages of the pipeline that tell molecules apart: components, statistics, embeddings."""
+
+import logging
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from recovar.core.batch import ImageBatch
+from recovar.core.frequencies import Ball
+from recovar.core.volumes import to_ball
+from recovar.covariance import (
+    ColumnOptions,
+    bytes_per_column,
+    choose_columns,
+    estimate_columns,
+    estimate_variance,
+)
+from recovar.covariance_core import centre_on, estimate_contrast
+from recovar.embedding import Embedding, embed, estimate_contrast_sd
+from recovar.pca import (
+    Basis,
+    PrincipalComponents,
+    basis_from_columns,
+    principal_components,
+    project_covariance_likelihood,
+)
+from recovar.posterior import ImageStatistics, image_statistics
+from recovar.records import save_arrays
+from recovar.run import Stage
+from recovar.subspace import SubspaceOptions, estimate_subspace
+from recovar.workflows.exports import write_latent_star
+from recovar.workflows.inputs import with_halves
+from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
+from recovar.workflows.work import Work
+
+logger = logging.getLogger(__name__)
+
+_BASIS_RANK = 64
+"""Dimensions that columns of the covariance are reduced to."""
+_VARIANCES = (4, 10, 20)
+"""Numbers of components that maps of the variance are made of."""
+
+
+@dataclass(frozen=True)
+class Components:
+    """Principal components, however they were found."""
+
+    mean: Float[np.ndarray, "z y x"]
+    """Where coordinates count from."""
+    principal: PrincipalComponents
+    contrast_sd: float
+    """Spread of contrasts about 1; 0 where contrast is not estimated."""
+    reliability: Float[np.ndarray, " pcs"] | None
+    """Share of each coordinate's variance that the images determine, where known."""
+    heterogeneity: Float[np.ndarray, "z y x"] | None
+    """Where the molecule varies, where that was learned."""
+    radius: int
+    """Largest frequency used, in Fourier pixels."""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """One embedding per number of coordinates, ascending."""
+
+    each: tuple[Embedding, ...]
+
+    @property
+    def largest(self) -> Embedding:
+        """The one with most coordinates."""
+        return self.each[-1]
+
+
+@dataclass(frozen=True)
+class Heterogeneous:
+    """All that is known of how molecules differ."""
+
+    components: Components
+    embeddings: Embeddings
+
+
+def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
+    """Run the stages from the mean to the embeddings."""
+    config = work.config
+    find = _fit_by_likelihood if config.subspace == "em" else _fit_by_columns
+    components = work.run.stage(
+        "subspace",
+        Components,
+        lambda stage: find(stage, work, whole),
+        options={
+            "method": config.subspace,
+            "components": max(config.zdim),
+            "correct_contrast": config.correct_contrast,
+            "seed": config.seed,
+        },
+        depends=["mean", "noise", "mask"],
+    )
+    statistics = work.run.stage(
+        "statistics",
+        ImageStatistics,
+        lambda _: compare_images(work, whole, components),
+        depends=["subspace", "noise"],
+    )
+    embeddings = work.run.stage(
+        "embedding",
+        Embeddings,
+        lambda stage: _embed(stage, work, components, statistics),
+        options={"zdim": config.zdim, "correct_contrast": config.correct_contrast},
+        depends=["statistics", "subspace"],
+    )
+    return Heterogeneous(components, embeddings)
+
+
+def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Components:
+    config = work.config
+    options = SubspaceOptions(components=max(config.zdim), correct_contrast=config.correct_contrast)
+    found = estimate_subspace(
+        whole.images,
+        work.inputs.grid,
+        whole.noise.variance,
+        _region(work, whole),
+        options,
+        work.executor,
+        last_radius=whole.means.radius,
+        checkpoint=stage.checkpoint("fit"),
+        seed=config.seed,
+    )
+    return Components(
+        found.mean,
+        found.components,
+        found.contrast_sd,
+        found.reliability,
+        found.heterogeneity,
+        found.radius,
+    )
+
+
+def _region(work: Work, whole: Homogeneous) -> Float[np.ndarray, "z y x"]:
+    """Mark where components may be."""
+    return np.ones_like(whole.mask.mask) if work.config.solvent == "none" else whole.mask.dilated
+
+
+def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
+    config, radius = work.config, whole.means.radius
+    mean, noise, mask = whole.means.masked.regularized, whole.noise.variance, whole.mask
+    contrast = None
+    if config.correct_contrast:
+        contrast = estimate_contrast(whole.images, centre_on(mean, noise, radius), work.executor)
+    options = ColumnOptions(row_radius=radius)
+    far = min(radius + 4, work.inputs.grid.largest_radius)
+    centring = centre_on(mean, noise, far, contrast, mask.dilated)
+    variance = estimate_variance(
+        whole.images, centring, radius, work.executor, stage.checkpoint("variance")
+    )
+    frequencies = choose_columns(variance, options)
+    stage.decide(
+        "columns",
+        len(frequencies),
+        f"they carry most variance, within {options.last_shell} Fourier pixels and apart from "
+        "each other",
+    )
+    focus = work.inputs.focus
+    columns = estimate_columns(
+        whole.images,
+        centring,
+        frequencies,
+        options,
+        work.executor,
+        mask=mask.mask if focus is None else focus,
+        memory=max(work.budget // 2, 16 * bytes_per_column(radius, work.inputs.grid.size)),
+        place=stage.checkpoint,
+    )
+    basis = basis_from_columns(columns, _BASIS_RANK)
+    return _fit_in_basis(stage, work, whole, basis, contrast)
+
+
+def _fit_in_basis(
+    stage: Stage,
+    work: Work,
+    whole: Homogeneous,
+    basis: Basis,
+    contrast: Float[np.ndarray, " images"] | None,
+) -> Components:
+    """Estimate the covariance along a basis by maximum likelihood, and diagonalize it."""
+    grid, mean = work.inputs.grid, whole.means.masked.regularized
+    volumes = basis.volumes(grid.size).astype(np.float32)
+    statistics = _compare(work, whole, np.concatenate([mean[None], volumes]), whole.means.radius)
+    a = np.ones(len(statistics.gram)) if contrast is None else contrast
+    projections = a[:, None] * (statistics.response[:, 1:] - a[:, None] * statistics.gram[:, 1:, 0])
+    grams = (a[:, None, None] ** 2 * statistics.gram[:, 1:, 1:]).astype(np.float32)
+    covariance = project_covariance_likelihood(projections.astype(np.float32), grams)
+    principal = principal_components(basis, covariance, grid.size, max(work.config.zdim))
+    spread = 0.0 if contrast is None else float(np.std(contrast))
+    stage.decide("dimensions", len(covariance), "columns span this many directions at most")
+    return Components(mean, principal, spread, None, None, whole.means.radius)
+
+
+def compare_images(work: Work, whole: Homogeneous, components: Components) -> ImageStatistics:
+    """Take inner products of all images with the mean and the components, in one pass."""
+    volumes = np.concatenate([components.mean[None], components.principal.volumes])
+    return _compare(work, whole, volumes, components.radius)
+
+
+def _compare(
+    work: Work, whole: Homogeneous, volumes: Float[np.ndarray, "1+pcs z y x"], radius: int
+) -> ImageStatistics:
+    noise, operators = whole.noise.variance, work.executor.operators
+    ball = Ball(work.inputs.grid.size, radius)
+    spectra = np.stack([to_ball(volume, ball) for volume in volumes], axis=1)
+
+    def compare(batch: ImageBatch) -> ImageStatistics:
+        batch = batch.at_radius(ball.size, ball.radius).whitened(noise)
+        found = image_statistics(batch, spectra, ball, operators)
+        return ImageStatistics(found.gram.astype(np.float32), found.response.astype(np.float32))
+
+    return work.executor.map_images("Comparison with components", compare, whole.images)
+
+
+def _embed(
+    stage: Stage, work: Work, components: Components, statistics: ImageStatistics
+) -> Embeddings:
+    config, eigenvalues = work.config, components.principal.eigenvalues
+    spread = None
+    if config.correct_contrast:
+        spread = estimate_contrast_sd(statistics, eigenvalues, max(components.contrast_sd, 0.05))
+        stage.decide("spread of contrasts", round(spread, 4), "it makes the images most likely")
+    wanted = [zdim for zdim in config.zdim if zdim <= len(eigenvalues)]
+    if len(wanted) < len(config.zdim):
+        logger.warning(
+            "Only %d components were found, so there is no embedding with more coordinates.",
+            len(eigenvalues),
+        )
+        wanted = wanted or [len(eigenvalues)]
+    particles = work.inputs.particles
+    each = []
+    for zdim in wanted:
+        found = embed(statistics, eigenvalues, zdim, spread)
+        with stage.write(f"output/embedding/zdim{zdim}.npz") as partial:
+            save_arrays(
+                partial,
+                z=found.coordinates,
+                covariance=found.covariance,
+                z_noreg=found.coordinates_noreg,
+                covariance_noreg=found.covariance_noreg,
+                contrast=found.contrast,
+                eigenvalues=found.eigenvalues,
+                identity=particles.identity,
+                row=particles.source_row,
+            )
+        each.append(found)
+    with stage.write("output/particles.star") as partial:
+        write_latent_star(partial, with_halves(work.inputs), each[-1])
+    return Embeddings(tuple(each))
+
+
+def make_final_means(work: Work, whole: Homogeneous, found: Heterogeneous, stage: Stage) -> Means:
+    """Reconstruct the mean again with the contrasts, where they were estimated."""
+    if not work.config.correct_contrast:
+        return whole.means
+    contrast = found.embeddings.largest.contrast.astype(np.float64)
+    return make_means(
+        work,
+        whole.images,
+        whole.noise,
+        whole.mask,
+        contrast / contrast.mean(),
+        stage.checkpoint("sums"),
+    )
+
+
+def write_components(stage: Stage, work: Work, components: Components) -> None:
+    """Write components of both signs, maps of the variance, and where the molecule varies."""
+    grid, principal = work.inputs.grid, components.principal
+    for number, volume in enumerate(principal.volumes):
+        write_map(stage, f"eigen_pos{number:03d}", volume, grid)
+        write_map(stage, f"eigen_neg{number:03d}", -volume, grid)
+    for count in _VARIANCES:
+        few = slice(0, count)
+        variance = np.einsum("k,kzyx->zyx", principal.eigenvalues[few], principal.volumes[few] ** 2)
+        write_map(stage, f"variance{count}", variance, grid)
+    if components.heterogeneity is not None:
+        write_map(stage, "heterogeneity_mask", components.heterogeneity, grid)

@@ -1,0 +1,170 @@
+"""From the files that a user names to images with half sets, checked before anything is written."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from recovar.core.grid import Grid
+from recovar.data.legacy import read_halfsets
+from recovar.data.mrc import read_volume
+from recovar.data.particles import Particles, assign_halves, read_particles
+from recovar.errors import InputError
+from recovar.manifest import fingerprint
+from recovar.workflows.configs import MASK_KEYWORDS, PipelineConfig
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user gave, read and checked."""
+
+    particles: Particles
+    """The images that are used."""
+    halves: Int[np.ndarray, " images"]
+    """Half set of every image, 0 or 1."""
+    grid: Grid
+    """Of the images as they are analysed, shrunk if asked for."""
+    solvent: Float[np.ndarray, "z y x"] | None
+    """Solvent mask from a file."""
+    focus: Float[np.ndarray, "z y x"] | None
+    """Focus mask from a file."""
+    why_halves: str
+    """Where the half sets come from."""
+
+
+def read_inputs(config: PipelineConfig) -> Inputs:
+    """Read everything that the options name.
+
+    Raises:
+        InputError: If something is missing or contradicts itself.
+    """
+    particles = read_particles(
+        config.particles,
+        poses=config.poses,
+        ctf=config.ctf,
+        datadir=config.datadir,
+        strip_prefix=config.strip_prefix,
+        passthrough=config.passthrough,
+        ind=config.ind,
+        pixel_size=config.pixel_size,
+    )
+    if particles.premultiplied:
+        raise InputError(
+            f"{config.particles}: images multiplied by their transfer function cannot be used. "
+            "Extract them again without this."
+        )
+    particles, halves, why = _split(particles, config)
+    if config.n_images is not None:
+        chosen = first_of_halves(halves, config.n_images)
+        particles, halves = particles.select(chosen), halves[chosen]
+    grid = Grid(particles.box, particles.pixel_size)
+    if config.downsample is not None:
+        if config.downsample > grid.size:
+            raise InputError(
+                f"Expected at most the {grid.size} pixels of the images for --downsample, got "
+                f"{config.downsample}."
+            )
+        grid = grid.cropped(config.downsample)
+    solvent = None
+    if config.solvent not in MASK_KEYWORDS:
+        solvent = read_mask(Path(config.solvent), grid, "--mask")
+        if solvent.max() <= 0.5:
+            raise InputError(
+                f"{config.solvent}: expected a mask with values above 0.5, found none above "
+                f"{solvent.max():.3g}. Scale the mask so that it is 1 inside."
+            )
+    focus = (
+        None if config.focus_mask is None else read_mask(config.focus_mask, grid, "--focus-mask")
+    )
+    return Inputs(particles, halves, grid, solvent, focus, why)
+
+
+def _split(
+    particles: Particles, config: PipelineConfig
+) -> tuple[Particles, Int[np.ndarray, " images"], str]:
+    """Give every image its half set, and leave out those that have none."""
+    if config.halfsets is None:
+        halves = assign_halves(particles, config.seed)
+        given = particles.half is not None and np.array_equal(halves, particles.half)
+        where = f"they are in {config.particles}" if given else f"of the seed {config.seed}"
+        return particles, halves.astype(np.int64), where
+    first, second = read_halfsets(config.halfsets)
+    rows = particles.source_row
+    members = np.isin(rows, first), np.isin(rows, second)
+    if not all(member.any() for member in members):
+        raise InputError(
+            f"{config.halfsets}: expected images of {config.particles} in both half sets, found "
+            f"{members[0].sum()} and {members[1].sum()}. Indices count the images of that file "
+            "from 0."
+        )
+    chosen = np.flatnonzero(members[0] | members[1])
+    missing = len(first) + len(second) - len(chosen)
+    if missing and config.ind is None:
+        logger.warning("%s: %d indices are of no image.", config.halfsets, missing)
+    halves = members[1][chosen].astype(np.int64)
+    return particles.select(chosen), halves, f"they are in {config.halfsets}"
+
+
+def first_of_halves(halves: Int[np.ndarray, " images"], count: int) -> Int[np.ndarray, " chosen"]:
+    """Choose the first images of each half set, `count` in all where there are as many.
+
+    Example:
+        >>> first_of_halves(np.array([0, 0, 0, 1, 1, 0]), 4).tolist()
+        [0, 1, 3, 4]
+    """
+    wanted = count - count // 2, count // 2
+    parts = [np.flatnonzero(halves == half)[: wanted[half]] for half in (0, 1)]
+    return np.sort(np.concatenate(parts))
+
+
+def read_mask(path: Path, grid: Grid, option: str) -> Float[np.ndarray, "z y x"]:
+    """Read a mask, which must have the box of the images as they are analysed."""
+    values = read_volume(path).values
+    if len(values) != grid.size:
+        raise InputError(
+            f"{path}: expected a box of {grid.size} voxels for {option}, like the images, found "
+            f"{len(values)}. Scale or crop the mask."
+        )
+    if values.max() <= 0:
+        raise InputError(f"{path}: expected a mask with values above 0 for {option}, found none.")
+    return values
+
+
+def describe_inputs(config: PipelineConfig, inputs: Inputs) -> dict[str, object]:
+    """List everything that the images depend on, for the manifest."""
+    particles = inputs.particles
+    files = {
+        str(path): fingerprint(path)
+        for path in (config.particles, *config.passthrough, config.poses, config.ctf)
+        if path is not None and path.suffix not in (".mrc", ".mrcs")
+    }
+    return {
+        "files": files,
+        "stacks": _stack_marks(particles.stacks),
+        "rows": particles.source_row,
+        "halves": inputs.halves,
+        "pixel_size": inputs.grid.voxel_size,
+        "box": inputs.grid.size,
+    }
+
+
+def _stack_marks(stacks: Sequence[Path]) -> np.ndarray:
+    """Tell sizes and times of change; reading many stacks takes as long as using them."""
+    status = [path.stat() for path in stacks]
+    return np.array([[each.st_size, each.st_mtime_ns] for each in status], np.int64)
+
+
+def original_halfsets(inputs: Inputs) -> list[np.ndarray]:
+    """Give the rows of both half sets in the file that the images were read from."""
+    rows = inputs.particles.source_row
+    return [np.sort(rows[inputs.halves == half]) for half in (0, 1)]
+
+
+def with_halves(inputs: Inputs) -> Particles:
+    """Give the particles with the half sets that are used, for exports."""
+    return replace(inputs.particles, half=inputs.halves.astype(np.int8))
