@@ -207,10 +207,10 @@ def choose_columns(variance: VarianceMap, options: ColumnOptions) -> Int[np.ndar
 
 def arrange_blocks(
     frequencies: Int[np.ndarray, "columns 3"], size: int = BLOCK
-) -> list[Int[np.ndarray, " block"]]:
+) -> list[Int[np.ndarray, " _"]]:
     """Share columns out to blocks of neighbouring directions, which meet the same images."""
 
-    def split(rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " block"]]:
+    def split(rows: Int[np.ndarray, " rows"]) -> list[Int[np.ndarray, " _"]]:
         blocks = -(-len(rows) // size)
         if blocks <= 1:
             return [rows]
@@ -226,8 +226,8 @@ def arrange_blocks(
 
 
 def stack_blocks(
-    frequencies: Int[np.ndarray, "columns 3"], blocks: list[Int[np.ndarray, " block"]]
-) -> Float[np.ndarray, "blocks columns 3"]:
+    frequencies: Int[np.ndarray, "columns 3"], blocks: list[Int[np.ndarray, " _"]]
+) -> Float[np.ndarray, "blocks most 3"]:
     """Gather the frequencies of blocks in one array, NaN where a block has fewer columns."""
     stacked = np.full((len(blocks), max(len(block) for block in blocks), 3), np.nan, np.float32)
     for row, block in zip(stacked, blocks, strict=True):
@@ -380,7 +380,8 @@ class RowFilter:
         total = weights + (1 / prior).T[self.shells]
         noise = self.shell_sums(weights / total**2)
         signal = self.shell_sums(weights**2 / total**2)
-        return signal_to_noise(curve) * noise / np.maximum(signal, 1e-30) + 1e-30
+        ratio = signal_to_noise(curve.ravel()).reshape(curve.shape)
+        return ratio * noise / np.maximum(signal, 1e-30) + 1e-30
 
 
 def row_filter(size: int, radius: int, mask: Float[np.ndarray, "z y x"] | None = None) -> RowFilter:
@@ -510,8 +511,8 @@ def _keep(checkpoint: Checkpoint, sums: ColumnSums, done: int) -> None:
 
 
 def plan_passes(
-    blocks: list[Int[np.ndarray, " block"]], radius: int, size: int, memory: int | None
-) -> list[list[Int[np.ndarray, " block"]]]:
+    blocks: list[Int[np.ndarray, " _"]], radius: int, size: int, memory: int | None
+) -> list[list[Int[np.ndarray, " _"]]]:
     """Share blocks of columns out to passes of nearly equal size whose sums fit in memory.
 
     Args:

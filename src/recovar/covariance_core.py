@@ -77,7 +77,7 @@ class Residuals(eqx.Module):
     """f = C · mask(y − C · slice(mean)), where C and y are whitened."""
     transfer: Float[np.ndarray, "images pixels"]
     """C: transfer function times contrast, whitened."""
-    spread: Complex[np.ndarray, "images y x"]
+    spread: Complex[np.ndarray, "images dy dx"]
     """Noise covariance between two pixels by their difference, (0, 0) in the middle."""
     rotations: Float[np.ndarray, "images 3 3"]
     """Rows are the image axes in the frame of the molecule."""
@@ -123,7 +123,7 @@ def _apply_masks(
     residual: Complex[np.ndarray, "images pixels"],
     disc: Disc,
     masks: Float[np.ndarray, "images y x"],
-) -> tuple[Complex[np.ndarray, "images pixels"], Complex[np.ndarray, "images y x"]]:
+) -> tuple[Complex[np.ndarray, "images pixels"], Complex[np.ndarray, "images dy dx"]]:
     """Multiply images by their masks; also give the noise covariance between two pixels."""
     size = masks.shape[-1]
     disc = Disc(size, disc.radius)

@@ -2,7 +2,11 @@
 
 A column's kernel is a triangle of a given half width in each coordinate around its frequency ξ.
 A slice meets it only if it passes nearby, and then in about a dozen pixels.
+
+`no_type_check` keeps the tests' run-time checks out of what numba compiles.
 """
+
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -29,6 +33,7 @@ def pixel_table(disc: Disc) -> Int[np.ndarray, "y x"]:
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _meets(rotation, point, width):
     """Tell whether the central plane passes through the cube of half side `width` at a point."""
     distance = rotation[2, 0] * point[0] + rotation[2, 1] * point[1] + rotation[2, 2] * point[2]
@@ -37,6 +42,7 @@ def _meets(rotation, point, width):
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _kernel(rotation, x, y, point, width):
     """Evaluate the triangular kernel around `point` at the pixel (x, y) of a slice."""
     value = np.float32(1)
@@ -47,6 +53,7 @@ def _kernel(rotation, x, y, point, width):
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _nearest(rotation, point):
     """Find the pixel of a slice that is nearest to a point."""
     x = rotation[0, 0] * point[0] + rotation[0, 1] * point[1] + rotation[0, 2] * point[2]
@@ -55,6 +62,7 @@ def _nearest(rotation, point):
 
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
+@no_type_check
 def _integrate(products, weights, values, squares, rotations, points, table, width):
     reach = table.shape[0] // 2
     margin = int(np.ceil(width * 1.7320508)) + 1
@@ -121,6 +129,7 @@ def integrate_kernels(
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _locate(rotation, x, y):
     """Give the point's position with x ≥ 0, and −1 where its mate was taken."""
     gx = x * rotation[0, 0] + y * rotation[1, 0]
@@ -131,6 +140,7 @@ def _locate(rotation, x, y):
 
 
 @numba.njit(parallel=True, fastmath=True, cache=True, error_model="numpy")
+@no_type_check
 def _add(
     products, weights, values, squares, pairs, shares, halves, rotations, xs, ys, offsets, reach
 ):
@@ -207,6 +217,7 @@ def add_products(
 
 
 @numba.njit(inline="always", cache=True)
+@no_type_check
 def _deposit(sums, channel, real, imaginary, rotation, x, y, offsets, reach):
     """Take ½η away at a pixel's eight voxels from Re, and ½iη from Im, of one column."""
     gx, gy, gz, sign = _locate(rotation, x, y)
@@ -229,6 +240,7 @@ def _deposit(sums, channel, real, imaginary, rotation, x, y, offsets, reach):
 
 
 @numba.njit(parallel=True, fastmath=_FAST, cache=True, error_model="numpy")
+@no_type_check
 def _subtract(
     products, transfer, spread, halves, rotations, points, table, width, offsets, reach, rows
 ):
@@ -295,7 +307,7 @@ def _subtract(
 def subtract_noise(
     products: Complex[np.ndarray, "2 blocks voxels channels"],
     transfer: Float[np.ndarray, "images pixels"],
-    spread: Complex[np.ndarray, "images y x"],
+    spread: Complex[np.ndarray, "images dy dx"],
     halves: Int[np.ndarray, " images"],
     rotations: Float[np.ndarray, "images 3 3"],
     points: Float[np.ndarray, "blocks columns 3"],
