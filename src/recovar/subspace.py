@@ -63,8 +63,10 @@ class SubspaceOptions:
     """Multiple of the noise floor that real-space variance must exceed; 0 turns it off."""
     shrinkage_start: int = 4
     """Iterations before the real-space prior acts."""
+    shrinkage_rise: int = 4
+    """Iterations over which it gains its full strength."""
     least_reliability: float = 0.02
-    """Components whose coordinates are less certain than this stay at the radius they reached."""
+    """Components whose coordinates the images determine less than this are no longer fitted."""
 
 
 class Model(eqx.Module):
@@ -237,8 +239,10 @@ class Fit:
         )
         volumes = self._maps(solution)
         weight = np.ones_like(self.mask)
-        if self.options.shrinkage > 0 and iteration >= self.options.shrinkage_start:
-            weight = self._relevance(volumes)
+        start = self.options.shrinkage_start
+        if self.options.shrinkage > 0 and iteration >= start:
+            strength = min(1.0, (iteration + 1 - start) / self.options.shrinkage_rise)
+            weight = self._relevance(volumes, strength * self.options.shrinkage)
             volumes[1:] *= weight
         return volumes, weight
 
@@ -282,16 +286,18 @@ class Fit:
         ]
         return self.options.shell_prior * np.stack([signal_to_noise(c) for c in curves], axis=1)
 
-    def _relevance(self, volumes: Float[np.ndarray, "1+pcs z y x"]) -> Float[np.ndarray, "z y x"]:
+    def _relevance(
+        self, volumes: Float[np.ndarray, "1+pcs z y x"], multiple: float
+    ) -> Float[np.ndarray, "z y x"]:
         """Weigh voxels by how far the components' variance there exceeds its noise.
 
-        The noise is read off where the mean is weakest.
+        The noise is read off where the mean is weakest; `multiple` of it is taken off.
         """
         variance = ndimage.gaussian_filter((volumes[1:] ** 2).sum(0), _BLUR)
         density = ndimage.gaussian_filter(np.abs(volumes[0]), _BLUR)
         inside = self._inside()
         empty = inside & (density < np.median(density[inside]))
-        floor = self.options.shrinkage * float(np.median(variance[empty]))
+        floor = multiple * float(np.median(variance[empty]))
         excess = 1 - floor / np.maximum(variance, np.finfo(np.float32).tiny)
         return np.maximum(excess, 0) ** 2
 
@@ -396,7 +402,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
         prepared = Prepared(
             chosen, lambda batch, ball=ball: batch.at_radius(ball.size, ball.radius).whitened(noise)
         )
-        if step.opening:
+        if number > options.shrinkage_start + options.shrinkage_rise:
             state = state.narrowed(options.least_reliability)
         state = state.resampled(size)
         inference = (
@@ -421,8 +427,6 @@ class _Step:
     """One iteration of the plan."""
 
     radius: int
-    opening: bool
-    """First at this radius."""
     last: bool
     """At the last radius, where all images are used."""
 
@@ -434,9 +438,9 @@ class _Step:
 def _plan(options: SubspaceOptions, last_radius: int) -> list[_Step]:
     radii = plan_radii(options, last_radius)
     return [
-        _Step(radius, iteration == 0, radius == radii[-1])
+        _Step(radius, radius == radii[-1])
         for stage, radius in enumerate(radii)
-        for iteration in range(options.iterations[min(stage, len(options.iterations) - 1)])
+        for _ in range(options.iterations[min(stage, len(options.iterations) - 1)])
     ]
 
 
