@@ -35,6 +35,13 @@ class Embedding:
     eigenvalues: Float[np.ndarray, " zdim"]
     """Prior variances of z."""
 
+    @property
+    def reliability(self) -> Float[np.ndarray, " zdim"]:
+        """Share of each coordinate's variance that the images determine, 0 to 1."""
+        unsure = np.einsum("nkk->k", self.covariance) / len(self.covariance)
+        least = np.finfo(np.float64).tiny
+        return np.clip(1 - unsure / np.maximum(self.eigenvalues, least), 0, 1)
+
 
 def embed(
     statistics: ImageStatistics,

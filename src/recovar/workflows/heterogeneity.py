@@ -1,17 +1,17 @@
 """The stages of the pipeline that tell molecules apart: components, statistics, embeddings."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
 
+from recovar.compute.accumulate import Prepared
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.volumes import to_ball
 from recovar.covariance import (
     ColumnOptions,
-    bytes_per_column,
     choose_columns,
     estimate_columns,
     estimate_variance,
@@ -51,8 +51,6 @@ class Components:
     principal: PrincipalComponents
     contrast_sd: float
     """Spread of contrasts about 1; 0 where contrast is not estimated."""
-    reliability: Float[np.ndarray, " pcs"] | None
-    """Share of each coordinate's variance that the images determine, where known."""
     heterogeneity: Float[np.ndarray, "z y x"] | None
     """Where the molecule varies, where that was learned."""
     radius: int
@@ -112,32 +110,50 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
 
 
 def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Components:
-    config = work.config
-    options = SubspaceOptions(components=max(config.zdim), correct_contrast=config.correct_contrast)
+    config, grid, focus = work.config, work.inputs.grid, work.inputs.focus
+    images, rest = whole.images, np.float32(0)
+    region = np.ones_like(whole.mask.mask) if config.solvent == "none" else whole.mask.dilated
+    if focus is not None:
+        region = region * np.clip(focus, 0, 1)
+        rest = whole.means.masked.regularized * (1 - np.clip(focus, 0, 1))
+        images = _subtract(work, whole, rest)
     found = estimate_subspace(
-        whole.images,
-        work.inputs.grid,
+        images,
+        grid,
         whole.noise.variance,
-        _region(work, whole),
-        options,
+        region,
+        SubspaceOptions(components=max(config.zdim), correct_contrast=config.correct_contrast),
         work.executor,
         last_radius=whole.means.radius,
         checkpoint=stage.checkpoint("fit"),
         seed=config.seed,
     )
     return Components(
-        found.mean,
+        found.mean + rest,
         found.components,
         found.contrast_sd,
-        found.reliability,
         found.heterogeneity,
         found.radius,
     )
 
 
-def _region(work: Work, whole: Homogeneous) -> Float[np.ndarray, "z y x"]:
-    """Mark where components may be."""
-    return np.ones_like(whole.mask.mask) if work.config.solvent == "none" else whole.mask.dilated
+def _subtract(work: Work, whole: Homogeneous, volume: Float[np.ndarray, "z y x"]) -> Prepared:
+    """Take what a volume shows out of the images, so that the rest can be fitted alone."""
+    radius = whole.means.radius
+    ball = Ball(work.inputs.grid.size, radius)
+    values = to_ball(volume, ball)[:, None]
+    contrast = np.ones(len(whole.images))
+    if work.config.correct_contrast:
+        centring = centre_on(whole.means.masked.regularized, whole.noise.variance, radius)
+        contrast = estimate_contrast(whole.images, centring, work.executor)
+
+    def subtract(batch: ImageBatch) -> ImageBatch:
+        batch = batch.at_radius(ball.size, radius)
+        slices = work.executor.operators.slice_volumes(values, batch.rotations, batch.disc, ball)
+        shown = contrast[batch.rows, None] * batch.transfer * np.asarray(slices)[..., 0]
+        return replace(batch, values=(batch.values - shown).astype(np.complex64))
+
+    return Prepared(whole.images, subtract)
 
 
 def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
@@ -167,7 +183,7 @@ def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
         options,
         work.executor,
         mask=mask.mask if focus is None else focus,
-        memory=max(work.budget // 2, 16 * bytes_per_column(radius, work.inputs.grid.size)),
+        memory=work.room(whole.images),
         place=stage.checkpoint,
     )
     basis = basis_from_columns(columns, _BASIS_RANK)
@@ -192,7 +208,7 @@ def _fit_in_basis(
     principal = principal_components(basis, covariance, grid.size, max(work.config.zdim))
     spread = 0.0 if contrast is None else float(np.std(contrast))
     stage.decide("dimensions", len(covariance), "columns span this many directions at most")
-    return Components(mean, principal, spread, None, None, whole.means.radius)
+    return Components(mean, principal, spread, None, whole.means.radius)
 
 
 def compare_images(work: Work, whole: Homogeneous, components: Components) -> ImageStatistics:
@@ -253,18 +269,14 @@ def _embed(
     return Embeddings(tuple(each))
 
 
-def make_final_means(work: Work, whole: Homogeneous, found: Heterogeneous, stage: Stage) -> Means:
+def make_final_means(stage: Stage, work: Work, whole: Homogeneous, found: Heterogeneous) -> Means:
     """Reconstruct the mean again with the contrasts, where they were estimated."""
     if not work.config.correct_contrast:
         return whole.means
     contrast = found.embeddings.largest.contrast.astype(np.float64)
+    contrast /= contrast.mean()
     return make_means(
-        work,
-        whole.images,
-        whole.noise,
-        whole.mask,
-        contrast / contrast.mean(),
-        stage.checkpoint("sums"),
+        work, whole.images, whole.noise, whole.mask, contrast, stage.checkpoint("sums")
     )
 
 

@@ -80,7 +80,7 @@ class Homogeneous:
 def analyse_mean(work: Work) -> Homogeneous:
     """Run the stages up to the mean with its mask and noise."""
     config, inputs = work.config, work.inputs
-    images = work.bank(1.0, 1 + max(config.zdim), _mean_bytes(inputs.grid))
+    images = work.bank(1.0)
     power = work.run.stage(
         "inputs",
         Start,
@@ -95,7 +95,7 @@ def analyse_mean(work: Work) -> Homogeneous:
         depends=["inputs"],
     )
     if first.sign < 0:
-        images = work.bank(first.sign, 1 + max(config.zdim), _mean_bytes(inputs.grid))
+        images = work.bank(first.sign)
     mask = work.run.stage(
         "mask",
         SolventMask,
@@ -122,11 +122,6 @@ def analyse_mean(work: Work) -> Homogeneous:
         depends=["noise", "mask"],
     )
     return Homogeneous(images, power, mask, noise, means)
-
-
-def _mean_bytes(grid: Grid) -> int:
-    """Predict the memory of the sums and maps of a mean, with what comes and goes."""
-    return 12 * 2 * 3 * len(Ball(grid.size, grid.largest_radius)) + 150 * grid.size**3
 
 
 def _start(stage: Stage, work: Work, images: ImageBank) -> Start:

@@ -8,12 +8,14 @@ import logging
 import shutil
 import time
 from dataclasses import asdict
+from types import NoneType
 
-from recovar.compute.executors import LocalExecutor
-from recovar.compute.memory import default_budget, format_bytes, parse_bytes, peak_rss
+from recovar import plots
+from recovar.compute.memory import format_bytes, peak_rss
 from recovar.compute.progress import Reporter
 from recovar.errors import InputError
 from recovar.manifest import read_manifest
+from recovar.regularization import resolution_at
 from recovar.run import Run, Stage
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import (
@@ -23,8 +25,12 @@ from recovar.workflows.heterogeneity import (
     write_components,
 )
 from recovar.workflows.inputs import read_inputs
-from recovar.workflows.mean import Homogeneous, Means, analyse_mean, write_means
-from recovar.workflows.work import Work
+from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, write_means
+from recovar.workflows.work import Work, check_memory, start_work
+
+_LEAST_RELIABILITY = 0.05
+"""Components whose coordinates are less certain are not told of as found."""
+_MOST_LINES = 12
 
 logger = logging.getLogger(__name__)
 
@@ -38,12 +44,12 @@ def run_pipeline(config: PipelineConfig, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     inputs = read_inputs(config)
-    budget = parse_bytes(config.memory) if config.memory else default_budget()
+    check_memory(config, inputs.grid)
     is_new = not config.output.exists()
     with Run.create_or_resume(config.output, reporter.command, asdict(config)) as run:
         try:
             reporter.log_to(run.path / "run.log")
-            _run_stages(Work(config, inputs, run, LocalExecutor(progress=reporter), budget))
+            _run_stages(start_work(config, inputs, run, reporter))
         except InputError:
             if is_new and not read_manifest(run.path).stages:
                 shutil.rmtree(run.path)
@@ -69,17 +75,79 @@ def _run_stages(work: Work) -> None:
     )
     whole = analyse_mean(work)
     found = None if config.only_mean else analyse_heterogeneity(work, whole)
-    means = _write_volumes(work, whole, found)
-    del means
-
-
-def _write_volumes(work: Work, whole: Homogeneous, found: Heterogeneous | None) -> Means:
-    def write(stage: Stage) -> Means:
-        means = whole.means if found is None else make_final_means(work, whole, found, stage)
-        write_means(stage, means, work.inputs.grid)
-        if found is not None:
-            write_components(stage, work, found.components)
-        return means
-
     depends = ["mean"] if found is None else ["mean", "subspace", "embedding"]
-    return work.run.stage("volumes", Means, write, depends=depends)
+    means = work.run.stage(
+        "volumes", Means, lambda stage: _write_volumes(stage, work, whole, found), depends=depends
+    )
+    work.run.stage(
+        "plots",
+        NoneType,
+        lambda stage: _draw(stage, work, whole, means, found),
+        depends=["inputs", "noise", "mask", "volumes"],
+    )
+    _summarize(work, means, found)
+
+
+def _write_volumes(
+    stage: Stage, work: Work, whole: Homogeneous, found: Heterogeneous | None
+) -> Means:
+    means = whole.means if found is None else make_final_means(stage, work, whole, found)
+    write_means(stage, means, work.inputs.grid)
+    if found is not None:
+        write_components(stage, work, found.components)
+    return means
+
+
+def _draw(
+    stage: Stage, work: Work, whole: Homogeneous, means: Means, found: Heterogeneous | None
+) -> None:
+    grid, mean = work.inputs.grid, means.masked.regularized
+    curves = {"in the mask": means.masked.fsc, "whole box": means.plain.fsc}
+    figures = {
+        "fsc": plots.draw_fsc(curves, grid, LEAST_FSC),
+        "noise": plots.draw_noise(whole.noise.variance, whole.power, grid),
+        "mean": plots.draw_map(mean, whole.mask.mask, grid),
+    }
+    if found is not None:
+        embedding, principal = found.embeddings.largest, found.components.principal
+        figures["eigenvalues"] = plots.draw_eigenvalues(
+            embedding.eigenvalues, embedding.reliability
+        )
+        figures["embedding"] = plots.draw_embedding(embedding.coordinates)
+        figures["components"] = plots.draw_components(
+            principal.volumes, principal.eigenvalues, mean, grid
+        )
+        if work.config.correct_contrast:
+            figures["contrast"] = plots.draw_contrast(embedding.contrast)
+    for name, figure in figures.items():
+        with stage.write(f"output/plots/{name}.png") as partial:
+            plots.save_figure(figure, partial)
+
+
+def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
+    grid = work.inputs.grid
+    resolutions = [resolution_at(mean.fsc, LEAST_FSC, grid) for mean in (means.masked, means.plain)]
+    logger.info(
+        "Mean of %d images: %.3g Å in the mask, %.3g Å in the whole box (FSC %g)",
+        len(work.inputs.particles),
+        *resolutions,
+        LEAST_FSC,
+    )
+    if found is None:
+        return
+    embedding = found.embeddings.largest
+    real = int((embedding.reliability > _LEAST_RELIABILITY).sum())
+    logger.info(
+        "%d of %d components are seen in single images; standard deviation and reliability:",
+        real,
+        len(embedding.eigenvalues),
+    )
+    for number in range(min(len(embedding.eigenvalues), max(real, 1), _MOST_LINES)):
+        logger.info(
+            "  %2d  %10.4g  %4.0f %%",
+            number + 1,
+            embedding.eigenvalues[number] ** 0.5,
+            100 * embedding.reliability[number],
+        )
+    if work.config.correct_contrast:
+        logger.info("Contrasts have a standard deviation of %.3f", embedding.contrast.std())

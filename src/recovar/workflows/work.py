@@ -3,13 +3,22 @@
 from dataclasses import dataclass
 
 from recovar.compute.executors import LocalExecutor
+from recovar.compute.memory import default_budget, format_bytes, parse_bytes, peak_rss
+from recovar.compute.progress import Reporter
+from recovar.core.frequencies import Ball
+from recovar.core.grid import Grid
 from recovar.data.bank import BLOCK_BYTES, ImageBank
+from recovar.errors import InputError
 from recovar.run import Run
+from recovar.subspace import SubspaceOptions, plan_radii
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.inputs import Inputs
 
 _TEMPORARY_BYTES = 256 << 20
-"""What one block of images may take with its slices of all volumes."""
+_BYTES_PER_SLICE = 20
+"""What every pixel takes for every volume that is sliced there."""
+_FULL_RADII = 2
+"""Radii that the fit visits with all components; then it rests those that say nothing."""
 
 
 @dataclass(frozen=True)
@@ -23,22 +32,83 @@ class Work:
     budget: int
     """Bytes of memory that may be used."""
 
-    def bank(self, sign: float, channels: int, fixed: int) -> ImageBank:
-        """Make the stream of images.
+    @property
+    def temporary(self) -> int:
+        """Bytes that one block of images may take with its slices of all volumes."""
+        return min(_TEMPORARY_BYTES, self.budget // 8)
+
+    def bank(self, sign: float) -> ImageBank:
+        """Make the stream of images, kept in memory where they fit beside the largest sums.
 
         Args:
             sign: Multiplies the images.
-            channels: Volumes that every image is sliced from.
-            fixed: Bytes that are needed besides the images.
         """
-        temporary = min(_TEMPORARY_BYTES, self.budget // 8)
-        # A pixel takes 12 bytes, and about 20 more for every slice through it.
-        block = min(BLOCK_BYTES, int(temporary * 12 / (12 + 20 * channels)))
+        channels = 1 if self.config.only_mean else 1 + max(self.config.zdim)
+        sums = _sums_bytes(self.config, self.inputs.grid)
+        block = min(BLOCK_BYTES, int(self.temporary * 12 / (12 + _BYTES_PER_SLICE * channels)))
         return ImageBank(
             self.inputs.particles,
             self.inputs.halves,
-            memory=max(0, self.budget - fixed - temporary),
+            memory=max(
+                0, self.budget - self.temporary - _sums_bytes(self.config, self.inputs.grid)
+            ),
             sign=sign,
             block_bytes=max(block, 1),
             box=self.inputs.grid.size,
         )
+
+    def room(self, images: ImageBank) -> int:
+        """Give the bytes that sums may take beside the images that are kept."""
+        kept = len(images) * images.bytes_per_image if images.fits else 0
+        return max(0, self.budget - self.temporary - kept)
+
+
+def start_work(config: PipelineConfig, inputs: Inputs, run: Run, reporter: Reporter) -> Work:
+    """Set up the work of a run."""
+    return Work(config, inputs, run, LocalExecutor(progress=reporter), memory_budget(config))
+
+
+def memory_budget(config: PipelineConfig) -> int:
+    """Give the bytes that may be used besides those that the program itself takes."""
+    if config.memory is None:
+        return default_budget()
+    return max(0, parse_bytes(config.memory) - peak_rss())
+
+
+def check_memory(config: PipelineConfig, grid: Grid) -> None:
+    """Refuse a ceiling that the first steps of the fit would already break.
+
+    Raises:
+        InputError: If the memory cannot suffice.
+    """
+    if config.memory is None:
+        return
+    needed = _mean_bytes(grid)
+    if config.subspace == "em" and not config.only_mean:
+        radii = plan_radii(SubspaceOptions(), grid.largest_radius)
+        needed = max(needed, _fit_bytes(grid, radii[:_FULL_RADII][-1], max(config.zdim)))
+    needed = int(1.2 * needed) + peak_rss()
+    if parse_bytes(config.memory) < needed:
+        raise InputError(
+            f"Expected at least {format_bytes(needed)} for --memory with images of {grid.size} "
+            f"pixels and --zdim {max(config.zdim)}, got {config.memory}. Raise it, shrink the "
+            "images with --downsample, or ask for fewer coordinates."
+        )
+
+
+def _sums_bytes(config: PipelineConfig, grid: Grid) -> int:
+    if config.only_mean or config.subspace == "columns":
+        return _mean_bytes(grid)
+    return max(_mean_bytes(grid), _fit_bytes(grid, grid.largest_radius, max(config.zdim)))
+
+
+def _mean_bytes(grid: Grid) -> int:
+    """Predict the memory of a mean: sums of both halves, folded, total, and maps."""
+    return 12 * 2 * 3 * len(Ball(grid.size, grid.largest_radius)) + 150 * grid.size**3
+
+
+def _fit_bytes(grid: Grid, radius: int, components: int) -> int:
+    """Predict the memory of the fit: sums of both halves, folded, and their total."""
+    channels = components + 1
+    pairs = channels * (channels + 1) // 2
+    return 5 * len(Ball(grid.size, radius)) * (4 * pairs + 8 * channels)
