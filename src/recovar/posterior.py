@@ -65,12 +65,10 @@ def image_statistics(
         ball: Where they lie.
         operators: Implementation of the slicing.
     """
-    root = np.sqrt(batch.disc.multiplicity)
-    slices = operators.slice_volumes(spectra, batch.rotations, batch.disc, ball)
-    predicted = np.asarray(slices) * (batch.transfer * root)[..., None]
-    adjoint = predicted.conj().transpose(0, 2, 1)
-    response = adjoint @ (batch.values * root)[..., None]
-    return ImageStatistics((adjoint @ predicted).real, response[..., 0].real)
+    gram, response = operators.inner_products(
+        spectra, batch.values, batch.transfer, batch.rotations, batch.disc, ball
+    )
+    return ImageStatistics(np.asarray(gram), np.asarray(response))
 
 
 def infer(statistics: ImageStatistics, contrast_sd: float | None) -> Latents:

@@ -4,15 +4,16 @@ Both keep one of every pair of Friedel mates where that is cheap. Estimators wor
 lists; the boundary to ordinary half-complex arrays is crossed here only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from math import isqrt
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from recovar.core.grid import frequencies
 
@@ -103,6 +104,9 @@ class Ball:
     """Largest |k| of the image pixels."""
     oversampling: int = 2
     """Voxels per Fourier pixel of the image."""
+    band: tuple[int, int] | None = None
+    """Only lines with first ≤ |z| < second are stored; others have the offset −1. Images can be
+    added to a band, so that sums fit in memory, but slices need the whole ball."""
 
     @property
     def volume_size(self) -> int:
@@ -115,22 +119,49 @@ class Ball:
         return self.radius * self.oversampling + 1
 
     @cached_property
-    def _ends(self) -> Int[np.ndarray, "z y"]:
+    def lengths(self) -> Int[np.ndarray, "z y"]:
+        """Count the voxels of every line."""
         limit = (self.radius * self.oversampling + 3**0.5) ** 2
         axis = np.arange(-self.reach, self.reach + 1)
         rest = np.floor(limit - axis[:, None] ** 2 - axis**2).astype(np.int64)
         ends = np.array([isqrt(v) + 1 if v >= 0 else 0 for v in rest.ravel()]).reshape(rest.shape)
-        return np.minimum(ends, self.reach + 1)
+        return np.minimum(ends, self.reach + 1) * self._in_band(axis)[:, None]
+
+    def _in_band(self, z: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
+        first, last = self.band or (0, self.reach + 1)
+        return (first <= np.abs(z)) & (np.abs(z) < last)
 
     @cached_property
     def offsets(self) -> Int[np.ndarray, "z y"]:
         """Index of the voxel x = 0 of every line."""
-        ends = self._ends.ravel()
-        return (np.cumsum(ends) - ends).reshape(self._ends.shape)
+        lengths = self.lengths.ravel()
+        offsets = (np.cumsum(lengths) - lengths).reshape(self.lengths.shape)
+        offsets[~self._in_band(np.arange(-self.reach, self.reach + 1))] = -1
+        return offsets
 
     @cached_property
     def _count(self) -> int:
-        return int(self._ends.sum())
+        return int(self.lengths.sum())
+
+    @property
+    def whole(self) -> "Ball":
+        """The ball that this is a band of."""
+        return replace(self, band=None)
+
+    @cached_property
+    def places(self) -> Int[np.ndarray, " voxels"]:
+        """Index of every voxel in the whole ball."""
+        z, y, x = self.coordinates
+        return self.whole.offsets[z + self.reach, y + self.reach] + x
+
+    def bands(self, count: int) -> "list[Ball]":
+        """Split the whole ball into at most `count` bands of similar numbers of voxels."""
+        planes = self.whole.lengths.sum(1)[self.reach :].astype(float)
+        planes[1:] *= 2
+        done = np.cumsum(planes)
+        cuts = np.searchsorted(done, done[-1] * np.arange(1, count) / count) + 1
+        edges = np.unique([0, *cuts.tolist(), self.reach + 1]).tolist()
+        return [replace(self, band=edge) for edge in pairwise(edges)]
 
     def __len__(self) -> int:
         """Count the voxels."""
@@ -139,10 +170,10 @@ class Ball:
     @cached_property
     def coordinates(self) -> Int[np.ndarray, "3 voxels"]:
         """Signed z, y, x of every voxel."""
-        ends = self._ends.ravel()
-        line = np.repeat(np.arange(ends.size), ends)
+        lengths = self.lengths.ravel()
+        line = np.repeat(np.arange(lengths.size), lengths)
         x = np.arange(len(self)) - self.offsets.ravel()[line]
-        z, y = np.divmod(line, self._ends.shape[1])
+        z, y = np.divmod(line, self.lengths.shape[1])
         return np.stack([z - self.reach, y - self.reach, x]).astype(np.int32)
 
     @cached_property

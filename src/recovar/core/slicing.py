@@ -26,6 +26,8 @@ class Operators:
     """`slice_volumes(volumes, rotations, disc, ball)` → (images, pixels, channels)."""
     backproject: Callable[..., Any]
     """`backproject(sums, values, weights, rotations, disc, ball)` → sums."""
+    inner_products: Callable[..., Any]
+    """`inner_products(volumes, values, transfer, rotations, disc, ball)` → Gram, response."""
 
 
 def neighbours(
@@ -36,7 +38,8 @@ def neighbours(
     """Locate every image pixel in the ball.
 
     Returns:
-        The eight surrounding voxels, their trilinear weights, and −1 where the pixel's mate was
+        The eight surrounding voxels (`len(ball)` for those that a band leaves out), their
+        trilinear weights, and −1 where the pixel's mate was
         taken (values must be conjugated), else 1.
     """
     points = disc.x[:, None] * rotations[:, None, 0] + disc.y[:, None] * rotations[:, None, 1]
@@ -49,7 +52,8 @@ def neighbours(
     offsets = jnp.asarray(ball.offsets)
     voxels, weights = [], []
     for dz, dy, dx in np.ndindex(2, 2, 2):
-        voxels.append(offsets[z + dz + ball.reach, y + dy + ball.reach] + x + dx)
+        line = offsets[z + dz + ball.reach, y + dy + ball.reach]
+        voxels.append(jnp.where(line < 0, len(ball), line + x + dx))
         weights.append(jnp.prod(jnp.where(jnp.array([dx, dy, dz]) == 1, above, 1 - above), axis=-1))
     return jnp.stack(voxels, -1), jnp.stack(weights, -1), sign[..., 0]
 
@@ -101,7 +105,38 @@ def backproject(
     values = values * (disc.multiplicity / 2)
     values = jnp.where(sign < 0, values.conj(), values)
     terms = jnp.einsum("ip,ipn,ic->ipnc", values, share.astype(weights.dtype), weights)
-    return sums.at[voxels].add(terms.astype(sums.dtype))
+    return sums.at[voxels].add(terms.astype(sums.dtype), mode="drop")
+
+
+@partial(jax.jit, static_argnames=("disc", "ball"))
+def inner_products(
+    volumes: Complex[Array, "voxels channels"],
+    values: Complex[Array, "images pixels"],
+    transfer: Float[Array, "images pixels"],
+    rotations: Float[Array, "images 3 3"],
+    disc: Disc,
+    ball: Ball,
+) -> tuple[Float[Array, "images channels channels"], Float[Array, "images channels"]]:
+    """Compare images with projections: slices times transfer function.
+
+    Args:
+        volumes: Coefficients on the ball.
+        values: Images.
+        transfer: Transfer function of every image.
+        rotations: Rows are the image axes in the frame of the molecule.
+        disc: The pixels of `values` and `transfer`.
+        ball: Where `volumes` lie.
+
+    Returns:
+        Inner products over the full spectrum of an image's projections with each other (the Gram
+        matrix), and with the image (the response).
+    """
+    root = np.sqrt(disc.multiplicity)
+    slices = slice_volumes(volumes, rotations, disc, ball)
+    projections = slices * (transfer * root)[..., None]
+    gram = jnp.einsum("ipc,ipd->icd", projections.conj(), projections).real
+    response = jnp.einsum("ipc,ip->ic", projections.conj(), values * root).real
+    return gram, response
 
 
 def gridding_correction(size: int, oversampling: int) -> Float[np.ndarray, "z y x"]:
@@ -113,5 +148,5 @@ def gridding_correction(size: int, oversampling: int) -> Float[np.ndarray, "z y 
     return (axis[:, None, None] * axis[:, None] * axis).astype(np.float32)
 
 
-REFERENCE = Operators(slice_volumes, backproject)
+REFERENCE = Operators(slice_volumes, backproject, inner_products)
 """Pure JAX on any device."""
