@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from recovar.data.particles import Particles, table_of
-from recovar.data.star import StarTable, read_star, write_particles, write_star
+from recovar.data.star import StarColumn, StarTable, read_star, write_particles, write_star
 from recovar.embedding import Embedding
 
 
@@ -43,9 +43,11 @@ def _extended(
     """Select rows of the particle table and add columns; other tables stay."""
     if "rlnImageName" not in table:
         return table
-    columns = {label: np.array(table.columns[label])[rows].tolist() for label in table.columns}
+    columns: dict[str, StarColumn] = {
+        label: np.array(table.columns[label])[rows].tolist() for label in table.columns
+    }
     if particles.half is not None:
-        columns["rlnRandomSubset"] = (particles.half.astype(np.int64) + 1).tolist()
+        columns["rlnRandomSubset"] = particles.half.astype(np.int64) + 1
     columns["recovarContrast"] = [f"{value:.5f}" for value in embedding.contrast]
     for k, values in enumerate(embedding.coordinates.T, 1):
         columns[f"recovarLatent{k:02d}"] = [f"{value:.6g}" for value in values]

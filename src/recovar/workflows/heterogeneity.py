@@ -176,6 +176,8 @@ def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
         "each other",
     )
     focus = work.inputs.focus
+    # All columns, once more while their singular vectors are found, and their statistics.
+    kept = 3 * 16 * len(frequencies) * len(Ball(work.inputs.grid.size, radius, 1))
     columns = estimate_columns(
         whole.images,
         centring,
@@ -183,7 +185,7 @@ def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
         options,
         work.executor,
         mask=mask.mask if focus is None else focus,
-        memory=work.room(whole.images),
+        memory=int(0.7 * max(0, work.room(whole.images) - kept)),
         place=stage.checkpoint,
     )
     basis = basis_from_columns(columns, _BASIS_RANK)
@@ -218,7 +220,7 @@ def compare_images(work: Work, whole: Homogeneous, components: Components) -> Im
 
 
 def _compare(
-    work: Work, whole: Homogeneous, volumes: Float[np.ndarray, "1+pcs z y x"], radius: int
+    work: Work, whole: Homogeneous, volumes: Float[np.ndarray, "volumes z y x"], radius: int
 ) -> ImageStatistics:
     noise, operators = whole.noise.variance, work.executor.operators
     ball = Ball(work.inputs.grid.size, radius)

@@ -53,11 +53,6 @@ def read_inputs(config: PipelineConfig) -> Inputs:
         ind=config.ind,
         pixel_size=config.pixel_size,
     )
-    if particles.premultiplied:
-        raise InputError(
-            f"{config.particles}: images multiplied by their transfer function cannot be used. "
-            "Extract them again without this."
-        )
     particles, halves, why = _split(particles, config)
     if config.n_images is not None:
         chosen = first_of_halves(halves, config.n_images)

@@ -137,17 +137,17 @@ def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
         return
     embedding = found.embeddings.largest
     real = int((embedding.reliability > _LEAST_RELIABILITY).sum())
+    total = float(embedding.eigenvalues.sum())
     logger.info(
-        "%d of %d components are seen in single images; standard deviation and reliability:",
+        "%d of %d components are seen in single images. Their share of the variance, and how far "
+        "images determine the coordinate:",
         real,
         len(embedding.eigenvalues),
     )
-    for number in range(min(len(embedding.eigenvalues), max(real, 1), _MOST_LINES)):
+    for number in range(min(real, _MOST_LINES)):
+        share = embedding.eigenvalues[number] / total
         logger.info(
-            "  %2d  %10.4g  %4.0f %%",
-            number + 1,
-            embedding.eigenvalues[number] ** 0.5,
-            100 * embedding.reliability[number],
+            "  %2d %6.1f%% %6.0f%%", number + 1, 100 * share, 100 * embedding.reliability[number]
         )
     if work.config.correct_contrast:
         logger.info("Contrasts have a standard deviation of %.3f", embedding.contrast.std())

@@ -49,9 +49,7 @@ class Work:
         return ImageBank(
             self.inputs.particles,
             self.inputs.halves,
-            memory=max(
-                0, self.budget - self.temporary - _sums_bytes(self.config, self.inputs.grid)
-            ),
+            memory=max(0, self.budget - self.temporary - sums),
             sign=sign,
             block_bytes=max(block, 1),
             box=self.inputs.grid.size,
