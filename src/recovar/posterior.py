@@ -10,20 +10,21 @@ from jaxtyping import Complex, Float
 
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
+from recovar.core.latents_numba import BLOCK, infer_blocks
 from recovar.core.slicing import Operators
 
 _CONTRASTS = np.linspace(0.1, 2.5, 49)
 """Where the likelihood of the contrast is scanned before Newton's method."""
 
-_LEAST_CONTRAST, _MOST_CONTRAST = 0.05, 5.0
+_CONTRAST_LIMITS = 0.05, 5.0
 
 
 class ImageStatistics(eqx.Module):
     """Inner products of every image with the slices of the mean (first) and the components."""
 
-    gram: Float[np.ndarray, "images 1+pcs 1+pcs"]
+    gram: Float[np.ndarray, "images channels channels"]
     """ŨᵀAᵀAŨ for Ũ = [μ, U]."""
-    response: Float[np.ndarray, "images 1+pcs"]
+    response: Float[np.ndarray, "images channels"]
     """ŨᵀAᵀy."""
 
     def leading(self, pcs: int) -> "ImageStatistics":
@@ -53,7 +54,7 @@ class Latents(eqx.Module):
 
 def image_statistics(
     batch: ImageBatch,
-    spectra: Complex[np.ndarray, "voxels 1+pcs"],
+    spectra: Complex[np.ndarray, "voxels channels"],
     ball: Ball,
     operators: Operators,
 ) -> ImageStatistics:
@@ -78,31 +79,26 @@ def infer(statistics: ImageStatistics, contrast_sd: float | None) -> Latents:
         statistics: Of components scaled so that z has unit prior variance.
         contrast_sd: Prior standard deviation of the contrast about 1; None fixes it at 1.
 
-    Source: marginal likelihood of the contrast with z integrated out; one diagonalization of
-    AᵀA per image serves all contrasts.
+    Source: marginal likelihood of the contrast with z integrated out; AᵀA is made tridiagonal
+    once per image, after which every contrast costs as little as a component each.
     """
-    gram = statistics.gram.astype(np.float64)
-    response = statistics.response.astype(np.float64)
-    curvatures, axes = np.linalg.eigh(gram[:, 1:, 1:])
-    evidence = _Evidence(
-        np.maximum(curvatures, 0),
-        np.einsum("nij,ni->nj", axes, response[:, 1:]),
-        np.einsum("nij,ni->nj", axes, gram[:, 1:, 0]),
-        response[:, 0],
-        gram[:, 0, 0],
+    images, pcs = len(statistics.gram), statistics.gram.shape[1] - 1
+    latents = Latents(
+        np.empty((images, pcs)), np.empty((images, pcs, pcs)), np.empty(images), np.empty(images)
     )
-    if contrast_sd is None:
-        contrast, variance = np.ones(len(gram)), np.zeros(len(gram))
-    else:
-        contrast, variance = evidence.most_likely_contrast(contrast_sd)
-    precision = 1 + contrast[:, None] ** 2 * evidence.curvatures
-    means = evidence.pull(contrast[:, None])[:, 0] / precision
-    return Latents(
-        np.einsum("nij,nj->ni", axes, means),
-        np.einsum("nij,nj,nkj->nik", axes, 1 / precision, axes),
-        contrast,
-        variance,
+    infer_blocks(
+        latents.means,
+        latents.covariances,
+        latents.contrast,
+        latents.contrast_variance,
+        statistics.gram,
+        statistics.response,
+        contrast_sd or 0.0,
+        _CONTRASTS,
+        _CONTRAST_LIMITS,
+        BLOCK,
     )
+    return latents
 
 
 def least_squares(
@@ -126,51 +122,3 @@ def least_squares(
     )
     means = np.einsum("nij,nj->ni", covariances, pull)
     return Latents(means, covariances, contrast, np.zeros(len(gram)))
-
-
-class _Evidence(eqx.Module):
-    """Log-likelihood of the contrast along the principal axes of AᵀA."""
-
-    curvatures: Float[np.ndarray, "images pcs"]
-    data: Float[np.ndarray, "images pcs"]
-    mean_overlap: Float[np.ndarray, "images pcs"]
-    mean_response: Float[np.ndarray, " images"]
-    mean_power: Float[np.ndarray, " images"]
-
-    def pull(
-        self, contrast: Float[np.ndarray, "images tries"]
-    ) -> Float[np.ndarray, "images tries pcs"]:
-        """Compute a Uᵀ Aᵀ(y − a A μ)."""
-        a = contrast[..., None]
-        return a * self.data[:, None] - a**2 * self.mean_overlap[:, None]
-
-    def likelihood(
-        self, contrast: Float[np.ndarray, "images tries"], sd: float
-    ) -> Float[np.ndarray, "images tries"]:
-        """Evaluate the log posterior of contrasts, z integrated out."""
-        precision = 1 + contrast[..., None] ** 2 * self.curvatures[:, None]
-        explained = self.pull(contrast) ** 2 / precision - np.log(precision)
-        return (
-            0.5 * explained.sum(-1)
-            + contrast * self.mean_response[:, None]
-            - 0.5 * contrast**2 * self.mean_power[:, None]
-            - 0.5 * ((contrast - 1) / sd) ** 2
-        )
-
-    def most_likely_contrast(
-        self, sd: float
-    ) -> tuple[Float[np.ndarray, " images"], Float[np.ndarray, " images"]]:
-        """Maximize over the contrast: scan, then Newton's method by differences."""
-        scanned = self.likelihood(np.broadcast_to(_CONTRASTS, (len(self.data), 49)), sd)
-        step = _CONTRASTS[1] - _CONTRASTS[0]
-        contrast = _CONTRASTS[scanned.argmax(1)]
-        curvature = np.full(len(contrast), -1 / sd**2)
-        for width in (step, step / 4, step / 16, step / 16):
-            tries = contrast[:, None] + width * np.array([-1.0, 0.0, 1.0])
-            below, here, above = self.likelihood(tries, sd).T
-            curvature = np.minimum((above - 2 * here + below) / width**2, -0.1 / sd**2)
-            move = (above - below) / (2 * width * curvature)
-            contrast = np.clip(
-                contrast - np.clip(move, -2 * step, 2 * step), _LEAST_CONTRAST, _MOST_CONTRAST
-            )
-        return contrast, -1 / curvature

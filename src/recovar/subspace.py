@@ -72,7 +72,7 @@ class SubspaceOptions:
 class Model(eqx.Module):
     """The current fit, on the grid of the current radius."""
 
-    volumes: Float[np.ndarray, "1+pcs z y x"]
+    volumes: Float[np.ndarray, "channels z y x"]
     """Mean, then components with unit-variance coordinates, strongest first."""
     contrast_sd: float
     """Spread of the contrasts about 1."""
@@ -88,7 +88,7 @@ class Model(eqx.Module):
         """Move to a box of another size over the same cube, keeping all shared frequencies."""
         return Model(_resample(self.volumes, size), self.contrast_sd, self.reliability)
 
-    def spectra(self, ball: Ball) -> Complex[np.ndarray, "voxels 1+pcs"]:
+    def spectra(self, ball: Ball) -> Complex[np.ndarray, "voxels channels"]:
         """Transform all volumes for slicing."""
         return np.stack([to_ball(volume, ball) for volume in self.volumes], axis=1)
 
@@ -98,7 +98,7 @@ class Moments(eqx.Module):
 
     curvature: tuple[Float[np.ndarray, "voxels pairs"], Float[np.ndarray, "voxels pairs"]]
     """Per half set, Σ transfer² · E[z̃ z̃ᵀ] a² with z̃ = (1, z), upper triangle."""
-    response: tuple[Complex[np.ndarray, "voxels 1+pcs"], Complex[np.ndarray, "voxels 1+pcs"]]
+    response: tuple[Complex[np.ndarray, "voxels channels"], Complex[np.ndarray, "voxels channels"]]
     """Per half set, Σ transfer · image · E[z̃] a."""
     latents: Latents
     """Of all images by row; those not visited are 0."""
@@ -194,7 +194,7 @@ def moments_statistic(
 
 def _moments(
     latents: Latents,
-) -> tuple[Float[np.ndarray, "images 1+pcs"], Float[np.ndarray, "images 1+pcs 1+pcs"]]:
+) -> tuple[Float[np.ndarray, "images channels"], Float[np.ndarray, "images channels channels"]]:
     """Compute a·E[z̃] and a²·E[z̃ z̃ᵀ] for z̃ = (1, z)."""
     ones = np.ones((len(latents.means), 1))
     extended = np.concatenate([ones, latents.means], axis=1)
@@ -222,7 +222,7 @@ class Fit:
 
     def maximize(
         self, sums: Moments, iteration: int
-    ) -> tuple[Float[np.ndarray, "1+pcs z y x"], Float[np.ndarray, "z y x"]]:
+    ) -> tuple[Float[np.ndarray, "channels z y x"], Float[np.ndarray, "z y x"]]:
         """Solve for mean and components, and shrink the components where nothing varies.
 
         Returns:
@@ -247,13 +247,13 @@ class Fit:
         return volumes, weight
 
     def _maps(
-        self, solution: Complex[np.ndarray, "voxels 1+pcs"]
-    ) -> Float[np.ndarray, "1+pcs z y x"]:
+        self, solution: Complex[np.ndarray, "voxels channels"]
+    ) -> Float[np.ndarray, "channels z y x"]:
         return np.stack([from_ball(column, self.ball) * self.mask for column in solution.T])
 
     def _average_curvature(
         self, curvature: list[Float[np.ndarray, "voxels pairs"]]
-    ) -> Float[np.ndarray, "shells 1+pcs"]:
+    ) -> Float[np.ndarray, "shells channels"]:
         """Average what one half set knows of each volume over shells."""
         pairs = curvature[0].shape[1]
         channels = int((np.sqrt(8 * pairs + 1) - 1) / 2)
@@ -263,16 +263,16 @@ class Fit:
         return np.stack([ball_shell_average(column, self.ball) for column in known.T], axis=1)
 
     def _expand(
-        self, profiles: Float[np.ndarray, "shells 1+pcs"]
-    ) -> Float[np.ndarray, "voxels 1+pcs"]:
+        self, profiles: Float[np.ndarray, "shells channels"]
+    ) -> Float[np.ndarray, "voxels channels"]:
         shells = np.minimum(np.rint(self.ball.radii).astype(np.int64), self.ball.radius)
         return profiles[shells].astype(np.float32)
 
     def _signal_to_noise(
         self,
         curvature: list[Float[np.ndarray, "voxels pairs"]],
-        response: list[Complex[np.ndarray, "voxels 1+pcs"]],
-        floor: Float[np.ndarray, "shells 1+pcs"],
+        response: list[Complex[np.ndarray, "voxels channels"]],
+        floor: Float[np.ndarray, "shells channels"],
     ) -> Float[np.ndarray, "shells pcs"]:
         """Estimate each component's signal-to-noise ratio by comparing the half sets."""
         least = self._expand(floor)
@@ -287,7 +287,7 @@ class Fit:
         return self.options.shell_prior * np.stack([signal_to_noise(c) for c in curves], axis=1)
 
     def _relevance(
-        self, volumes: Float[np.ndarray, "1+pcs z y x"], multiple: float
+        self, volumes: Float[np.ndarray, "channels z y x"], multiple: float
     ) -> Float[np.ndarray, "z y x"]:
         """Weigh voxels by how far the components' variance there exceeds its noise.
 
@@ -310,7 +310,7 @@ class Fit:
 
 
 def _rotate(
-    volumes: Float[np.ndarray, "1+pcs z y x"], sums: Moments, options: SubspaceOptions
+    volumes: Float[np.ndarray, "channels z y x"], sums: Moments, options: SubspaceOptions
 ) -> Model:
     """Make components orthogonal with unit-variance coordinates, and mean contrast 1."""
     used = np.flatnonzero(sums.used)
@@ -450,7 +450,7 @@ def _draw(count: int, wanted: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
 
 
-def _mask_at(mask: Float[np.ndarray, "z y x"], size: int) -> Float[np.ndarray, "z y x"]:
+def _mask_at(mask: Float[np.ndarray, "z y x"], size: int) -> Float[np.ndarray, "n n n"]:
     """Resample a mask, and end it softly before the walls of the box."""
     scale = (size / mask.shape[-1]) ** 3
     coarse = scale * fourier.to_volume(fourier.crop_spectrum(fourier.to_spectrum(mask), size))
@@ -479,7 +479,7 @@ class _State:
 
     model: Model | None
     """None before the first iteration."""
-    resting: Float[np.ndarray, "resting z y x"] | None
+    resting: Float[np.ndarray, "resting n n n"] | None
     """Components that are no longer fitted, in the box they were last fitted in."""
     weight: Float[np.ndarray, "z y x"] | None
     """Real-space weight of the last iteration."""
