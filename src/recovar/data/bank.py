@@ -84,7 +84,8 @@ class ImageBank:
     @property
     def block_size(self) -> int:
         """Images per block."""
-        largest = max(self.bytes_per_image, 4 * self.particles.box**2)
+        read = 4 * self.particles.box**2 if self.grid.size < self.particles.box else 0
+        largest = max(self.bytes_per_image, read)
         return int(np.clip(self.block_bytes // largest, 1, 4096))
 
     def blocks(self, start: int = 0) -> Iterator[ImageBatch]:
