@@ -117,3 +117,26 @@ class PipelineConfig:
 def _refuse_below(option: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise InputError(f"Expected at least {least} for {option}, got {value}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """Everything that `recovar demo` can be told."""
+
+    output: Path = Path("recovar-demo")
+    """Directory for the data set and the run."""
+    n_images: int = 4000
+    """Images to simulate."""
+    box: int = 64
+    """Pixels along a side of the images, which are 288 Å wide."""
+    seed: int = 0
+    """Of the molecule, of its images and of all random choices."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work, before anything is written."""
+        _refuse_below("--n-images", self.n_images, 100)
+        _refuse_below("--seed", self.seed, 0)
+        if self.box < 24 or self.box % 2:
+            raise InputError(
+                f"Expected an even number of at least 24 pixels for --box, got {self.box}."
+            )

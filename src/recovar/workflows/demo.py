@@ -1,0 +1,196 @@
+"""The command `demo`: a simulated data set in the formats that users have, analysed and judged.
+
+The truth is used only after the run, to say how much of it was recovered.
+"""
+
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Complex, Float, Num
+
+from recovar import plots
+from recovar.compute.progress import Advance, Reporter
+from recovar.core.grid import Grid
+from recovar.data.mrc import write_volume
+from recovar.errors import InputError
+from recovar.metrics import describe_population
+from recovar.records import PARTIAL, load_arrays, write_whole
+from recovar.simulate_scattering_potential import (
+    AtomicSpecimen,
+    draw_hinged_states,
+    invent_molecule,
+)
+from recovar.simulator import (
+    Choice,
+    Conditions,
+    Simulation,
+    Specimen,
+    draw_truth,
+    random_stream,
+    write_simulation,
+)
+from recovar.workflows.configs import DemoConfig, PipelineConfig
+from recovar.workflows.demo_picture import draw_demo
+from recovar.workflows.demo_scores import (
+    ZDIM,
+    Molecules,
+    describe_scores,
+    read_recovered,
+    score,
+)
+from recovar.workflows.pipeline import run_pipeline
+
+logger = logging.getLogger(__name__)
+
+_WIDTH = 288.0
+"""Side of the images in Å."""
+_SIGNAL_TO_NOISE = 0.1
+_BENDS_PER_UNIT = 16
+"""True volumes are made for bends this dense; between two of them the arm moves by 1.6°."""
+_SHOWN_STATES = np.array([[bend, present] for bend in (-0.9, 0.0, 0.9) for present in (0.0, 1.0)])
+"""States whose volumes are written beside the images, for comparison."""
+
+
+def run_demo(config: DemoConfig, reporter: Reporter) -> None:
+    """Simulate a data set, analyse it, and print and draw how much was recovered.
+
+    A data set that is there already is kept, and the run goes on where it stopped.
+
+    Raises:
+        InputError: If the directory holds something else.
+    """
+    data, run = config.output / "data", config.output / "run"
+    simulation = make_simulation(config)
+    molecules = make_molecules(simulation, reporter)
+    if (data / "truth" / "truth.npz").exists():
+        _refuse_other(data, simulation)
+        logger.info("The data set in %s is complete and is used as it is", data)
+    else:
+        write_data(data, simulation, molecules, reporter)
+    run_pipeline(
+        PipelineConfig(
+            particles=data / "particles.star",
+            output=run,
+            zdim=(ZDIM, 2 * ZDIM),
+            mask="from_halfmaps",
+            correct_contrast=True,
+            seed=config.seed,
+        ),
+        reporter,
+    )
+    found = read_recovered(run)
+    scores = score(found, simulation, molecules.population)
+    picture = run / "output" / "plots" / "demo.png"
+    with write_whole(picture) as partial:
+        plots.save_figure(draw_demo(found, simulation, molecules), partial)
+    lines = describe_scores(scores)
+    with write_whole(config.output / "recovered.txt") as partial:
+        partial.write_text("\n".join(lines) + "\n")
+    logger.info("\nWhat was recovered, judged by the truth that only the simulation knows:\n")
+    for line in lines:
+        logger.info("%s", line)
+    _tell_where(config.output, picture)
+
+
+def make_simulation(config: DemoConfig) -> Simulation:
+    """Invent a molecule with an arm that bends and a domain that can be absent, and its images."""
+    grid, seed = Grid(config.box, _WIDTH / config.box), config.seed
+    molecule = invent_molecule(random_stream(seed, Choice.SPECIMEN))
+    states = draw_hinged_states(config.n_images, random_stream(seed, Choice.STATE))
+    truth = draw_truth(states, grid, Conditions(shift=_WIDTH / 40), seed)
+    simulation = Simulation(AtomicSpecimen(molecule.atoms_at), grid, truth)
+    return simulation.at_signal_to_noise(_SIGNAL_TO_NOISE)
+
+
+def make_molecules(simulation: Simulation, reporter: Reporter) -> Molecules:
+    """Compute the true volumes, with the bends rounded."""
+    states = simulation.truth.states.astype(np.float64)
+    states[:, 0] = np.rint(states[:, 0] * _BENDS_PER_UNIT) / _BENDS_PER_UNIT
+    distinct, counts = np.unique(states, axis=0, return_counts=True)
+    volumes = []
+    with reporter.task("True volumes", len(distinct), "volumes") as advance:
+        for state in distinct:
+            volumes.append(simulation.volume(state))
+            advance(1)
+    each = np.stack(volumes)
+    return Molecules(distinct, each, describe_population(each, counts.astype(np.float64)))
+
+
+def write_data(
+    directory: Path, simulation: Simulation, molecules: Molecules, reporter: Reporter
+) -> None:
+    """Write the data set with its truth, whole or not at all."""
+    if directory.exists():
+        raise InputError(
+            f"{directory} exists and is no data set of the demo. Choose another directory with -o."
+        )
+    partial = directory.with_name(PARTIAL + directory.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    with reporter.task("Simulation", len(simulation)) as advance:
+        watched = replace(simulation, specimen=_Watched(simulation.specimen, advance))
+        write_simulation(watched, partial, _SHOWN_STATES)
+    write_volume(
+        partial / "truth" / "mean.mrc",
+        molecules.population.mean.astype(np.float32),
+        simulation.grid.voxel_size,
+    )
+    partial.rename(directory)
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A specimen that tells how many of its images were made."""
+
+    specimen: Specimen
+    advance: Advance
+
+    def spectra(
+        self,
+        states: Num[np.ndarray, "images coordinates"],
+        rotations: Float[np.ndarray, "images 3 3"],
+        grid: Grid,
+    ) -> Complex[np.ndarray, "images pixels"]:
+        """Transform projections, and tell."""
+        made = self.specimen.spectra(states, rotations, grid)
+        self.advance(len(states))
+        return made
+
+    def volume(self, state: Num[np.ndarray, " coordinates"], grid: Grid) -> np.ndarray:
+        """Sample one state."""
+        return self.specimen.volume(state, grid)
+
+
+def _refuse_other(data: Path, simulation: Simulation) -> None:
+    """Make sure that a data set is the one that would be made now."""
+    before, truth = load_arrays(data / "truth" / "truth.npz"), simulation.truth
+    same = int(before["seed"]) == truth.seed and all(
+        np.array_equal(before[name], getattr(truth, name)) for name in ("states", "noise")
+    )
+    if not same:
+        raise InputError(
+            f"{data} holds a data set that was made with other options: {len(before['states'])} "
+            f"images of {2 * len(before['noise'])} pixels, seed {int(before['seed'])}. Give these "
+            "again, or another directory with -o."
+        )
+
+
+def _tell_where(output: Path, picture: Path) -> None:
+    run, data = output / "run" / "output", output / "data"
+    places: Sequence[tuple[Path, str]] = (
+        (picture, "everything in one picture"),
+        (run / "plots", "the pictures that every run has"),
+        (run / "volumes" / "mean.mrc", f"the mean; the true one is {data}/truth/mean.mrc"),
+        (run / "volumes" / "eigen_pos000.mrc", "how the molecules differ most"),
+        (run / "embedding", "where every image lies among the shapes"),
+        (data / "particles.star", "the images, as yours could be; also as particles.cs"),
+    )
+    logger.info("\nLook at:\n")
+    for path, meaning in places:
+        logger.info("  %s: %s", path, meaning)
+    logger.info(
+        "\nThe same with your images: recovar pipeline particles.star -o out --mask from_halfmaps"
+    )
