@@ -13,11 +13,12 @@ from recovar.core.grid import Grid
 from recovar.core.masks import spherical_mask
 from recovar.core.slicing import REFERENCE
 from recovar.core.slicing_numba import NUMBA
+from recovar.expectation import moments_statistic
+from recovar.maximization import bytes_of_sums
 from recovar.posterior import Latents
 from recovar.subspace import (
     SubspaceOptions,
     estimate_subspace,
-    moments_statistic,
     plan_radii,
     principal_axes,
 )
@@ -42,23 +43,22 @@ def problem():
     other = random_molecule(3, blobs=30, spread=2.5)
     body.positions[:6] *= 0.3
     body.positions[:6] += [6.0, 1.0, 0.0]
-    other.positions[:6] = body.positions[:6] + [0.0, 4.0, 2.0]
+    np.add(body.positions[:6], [0.0, 4.0, 2.0], out=other.positions[:6])
     contrast = 1 + 0.15 * np.random.default_rng(5).standard_normal(1200)
     source, states = observe([body, other], GRID, 1200, noise=NOISE, contrast=contrast, seed=1)
     return source, states, contrast, body, other
 
 
-def fit(source, options=QUICK, executor=None, checkpoint=None, seed=0):
+def fit(source, options=QUICK, **rest):
     return estimate_subspace(
         source,
         GRID,
         np.full(16, NOISE),
         spherical_mask(GRID.size).mask,
         options,
-        executor or LocalExecutor(),
+        LocalExecutor(),
         last_radius=RADIUS,
-        checkpoint=checkpoint,
-        seed=seed,
+        **rest,
     )
 
 
@@ -127,6 +127,16 @@ def test_batches_do_not_change_the_fit(problem, fitted):
     )
 
 
+def test_less_memory_does_not_change_the_fit(problem, fitted):
+    """A third of the memory: the sums are made in several bands of the ball."""
+    needed = bytes_of_sums(Ball(GRID.at_radius(RADIUS).size, RADIUS), 3)
+    again = fit(problem[0], memory=needed // 3)
+    np.testing.assert_allclose(again.mean, fitted.mean, atol=1e-5 * np.abs(fitted.mean).max())
+    np.testing.assert_allclose(
+        again.components.eigenvalues[0], fitted.components.eigenvalues[0], rtol=1e-4
+    )
+
+
 class Interrupted(Exception):
     """Stands for a process that ends."""
 
@@ -175,7 +185,7 @@ def test_moments_of_any_split_are_the_same(problem, block):
         return jax.tree.map(lambda field: field[batch.rows], latents)
 
     def total(operators, size):
-        statistic = moments_statistic(inference, 2, 30, Ball(14, 6), operators)
+        statistic = moments_statistic(inference, 2, Ball(14, 6), operators)
         return LocalExecutor(operators).accumulate("test", statistic, ImageSource(source, size))
 
     whole = jax.tree.leaves(total(NUMBA, 30))

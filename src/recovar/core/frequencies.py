@@ -194,15 +194,19 @@ class Ball:
         z, y, _ = self.coordinates[:, voxels]
         return voxels, self.offsets[self.reach - z, self.reach - y]
 
-    def fold(self, sums: Any) -> Any:
+    def fold(self, sums: Any, *, in_place: bool = False) -> Any:
         """Add to every voxel at x = 0 what its mate at −k received, once a sum is complete.
 
         A slice meets each Friedel pair of image pixels once; at x = 0 both members are stored.
+
+        Args:
+            sums: What images were added to, voxels first.
+            in_place: Change a NumPy array instead of a copy of it.
         """
         voxels, mates = self._plane
         if isinstance(sums, jax.Array):
             return sums.at[voxels].add(sums[mates].conj())
-        folded = sums.copy()
+        folded = sums if in_place else sums.copy()
         folded[voxels] += sums[mates].conj()
         return folded
 

@@ -1,0 +1,173 @@
+"""The expectation step: what images say of the volumes, given the current fit.
+
+Latent coordinates and contrasts of every image are inferred from the current volumes, and their
+moments backprojected. All results are sums over images.
+"""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import Complex, Float
+
+from recovar.compute.accumulate import Statistic
+from recovar.core.batch import ImageBatch
+from recovar.core.frequencies import Ball
+from recovar.core.slicing import Operators
+from recovar.core.volumes import to_ball
+from recovar.posterior import Latents, image_statistics, infer
+
+FIRST_CONTRAST_SD = 0.2
+"""Spread of contrasts that a cold start assumes."""
+
+
+class Model(eqx.Module):
+    """The current fit, on the grid of the current radius."""
+
+    volumes: Float[np.ndarray, "channels z y x"]
+    """Mean, then components with unit-variance coordinates, strongest first."""
+    contrast_sd: float
+    """Spread of the contrasts about 1; 0 where they are not fitted."""
+    reliability: Float[np.ndarray, " pcs"]
+    """Share of each coordinate's variance that the images determine."""
+
+    @property
+    def components(self) -> int:
+        """Count the components."""
+        return len(self.volumes) - 1
+
+
+class Moments(eqx.Module):
+    """Sums over images for the next fit. Pairs hold one array per half set."""
+
+    curvature: tuple[
+        Float[np.ndarray | jax.Array, "voxels pairs"],
+        Float[np.ndarray | jax.Array, "voxels pairs"],
+    ]
+    """Transfer² · a² E[z̃ z̃ᵀ] with z̃ = (1, z), upper triangle, backprojected."""
+    response: tuple[
+        Complex[np.ndarray | jax.Array, "voxels channels"],
+        Complex[np.ndarray | jax.Array, "voxels channels"],
+    ]
+    """Transfer · image · a E[z̃], backprojected."""
+    power: Float[np.ndarray, "shells channels"]
+    """Transfer² · a² E[z̃²] over the whole plane, by shell."""
+    explained: Float[np.ndarray, "pcs pcs"]
+    """E[z] E[z]ᵀ."""
+    unsure: Float[np.ndarray, "pcs pcs"]
+    """Posterior covariances of z."""
+    contrast: Float[np.ndarray, " 4"]
+    """Number of images, contrasts, their squares, their posterior variances."""
+
+
+Inference = Callable[[ImageBatch], Latents]
+"""Gives the latents of a whitened batch."""
+
+
+def moments_statistic(
+    inference: Inference, pcs: int, ball: Ball, operators: Operators
+) -> Statistic[Moments]:
+    """Sum second and first moments of the latents, backprojected, for the next fit.
+
+    Args:
+        inference: Gives the latents of a batch.
+        pcs: Number of components.
+        ball: Where the sums lie; may be a band of the ball.
+        operators: Implementation of the backprojection.
+    """
+    upper = np.triu_indices(pcs + 1)
+
+    def zeros() -> Moments:
+        voxels, pairs = len(ball), len(upper[0])
+        return Moments(
+            tuple(np.zeros((voxels, pairs), np.float32) for _ in range(2)),
+            tuple(np.zeros((voxels, pcs + 1), np.complex64) for _ in range(2)),
+            np.zeros((ball.radius + 1, pcs + 1)),
+            np.zeros((pcs, pcs)),
+            np.zeros((pcs, pcs)),
+            np.zeros(4),
+        )
+
+    def add(sums: Moments, batch: ImageBatch) -> Moments:
+        latents = inference(batch)
+        first, second = _moments(latents)
+        pairs = second[:, *upper].astype(np.float32)
+        power, product = batch.transfer**2, batch.transfer * batch.values
+        curvature, response = [], []
+        geometry = batch.rotations, batch.disc, ball
+        for half in (0, 1):
+            member = (batch.halves == half)[:, None]
+            curvature.append(
+                operators.backproject(sums.curvature[half], power, member * pairs, *geometry)
+            )
+            response.append(
+                operators.backproject(sums.response[half], product, member * first, *geometry)
+            )
+        return Moments(
+            tuple(curvature),
+            tuple(response),
+            sums.power + _power_by_shell(batch, power, np.einsum("nkk->nk", second)),
+            sums.explained + latents.means.T @ latents.means,
+            sums.unsure + latents.covariances.sum(0),
+            sums.contrast + _contrast_sums(latents),
+        )
+
+    return Statistic(zeros, add)
+
+
+def _moments(
+    latents: Latents,
+) -> tuple[Float[np.ndarray, "images channels"], Float[np.ndarray, "images channels channels"]]:
+    """Compute a·E[z̃] and a²·E[z̃ z̃ᵀ] for z̃ = (1, z)."""
+    ones = np.ones((len(latents.means), 1))
+    extended = np.concatenate([ones, latents.means], axis=1)
+    second = extended[:, :, None] * extended[:, None]
+    second[:, 1:, 1:] += latents.covariances
+    contrast = latents.contrast[:, None]
+    return (contrast * extended).astype(np.float32), contrast[..., None] ** 2 * second
+
+
+def _contrast_sums(latents: Latents) -> Float[np.ndarray, " 4"]:
+    a, unsure = latents.contrast, latents.contrast_variance
+    return np.array([len(a), a.sum(), np.square(a).sum(), unsure.sum()])
+
+
+def _power_by_shell(
+    batch: ImageBatch,
+    power: Float[np.ndarray, "images pixels"],
+    weights: Float[np.ndarray, "images channels"],
+) -> Float[np.ndarray, "shells channels"]:
+    members = np.zeros((batch.disc.radius + 1, len(batch.disc)), np.float32)
+    members[batch.disc.shells, np.arange(len(batch.disc))] = batch.disc.multiplicity
+    return (members @ power.T).astype(np.float64) @ weights
+
+
+def random_inference(count: int, pcs: int, seed: int) -> Inference:
+    """Draw coordinates for a cold start, with a contrast that may vary.
+
+    Args:
+        count: Number of images; the coordinates of each depend on its row only.
+        pcs: Number of components.
+        seed: Of the draw.
+    """
+    drawn = np.random.default_rng(seed).standard_normal((count, pcs), np.float32)
+
+    def inference(batch: ImageBatch) -> Latents:
+        images = len(batch)
+        unsure = np.full(images, FIRST_CONTRAST_SD**2)
+        means = drawn[batch.rows].astype(np.float64)
+        return Latents(means, np.zeros((images, pcs, pcs)), np.ones(images), unsure)
+
+    return inference
+
+
+def infer_from(model: Model, ball: Ball, operators: Operators) -> Inference:
+    """Infer latents from the current fit, which is transformed once."""
+    spectra = np.stack([to_ball(volume, ball) for volume in model.volumes], axis=1)
+
+    def inference(batch: ImageBatch) -> Latents:
+        statistics = image_statistics(batch, spectra, ball, operators)
+        return infer(statistics, model.contrast_sd or None)
+
+    return inference

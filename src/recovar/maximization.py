@@ -1,0 +1,209 @@
+"""The maximization step: volumes that explain the images best, given the moments of the latents.
+
+Two priors keep noise out of the components: one per shell, from how well the half sets agree, and
+one in real space that learns where the molecule varies.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Complex, Float
+from scipy import ndimage
+
+from recovar.core import fourier
+from recovar.core.frequencies import Ball
+from recovar.core.solve_numba import solve_packed
+from recovar.core.volumes import from_ball
+from recovar.expectation import Model, Moments
+from recovar.regularization import fsc, signal_to_noise
+
+_HALF_RIDGE, _RIDGE = 1e-4, 1e-6
+_LEAST_CURVATURE = 1e-3
+"""What is known of a voxel is raised by this share of its shell's average."""
+_BLUR = 2.0
+"""Width in voxels, at the current resolution, of the field that tells where components vary."""
+
+Collect = Callable[[Ball], Moments]
+"""Sums the moments of all images on a ball or a band of it."""
+
+
+@dataclass(frozen=True)
+class Update:
+    """New volumes, and what they were made with."""
+
+    volumes: Float[np.ndarray, "channels z y x"]
+    """Mean and components, before they are made orthogonal."""
+    weight: Float[np.ndarray, "z y x"]
+    """Real-space weight of the components, 0 to 1."""
+    moments: Moments
+    """Of the last band; all but the backprojected sums are those of all images."""
+
+
+@dataclass(frozen=True)
+class Maximizer:
+    """How new volumes are made at one radius."""
+
+    ball: Ball
+    mask: Float[np.ndarray, "z y x"]
+    """Where density may be, on the grid of this radius."""
+    bands: int
+    """Parts that the sums are made in, to bound the memory; changes nothing else."""
+
+    def maximize(self, collect: Collect, strength: float, shrinkage: float) -> Update:
+        """Solve for mean and components, and shrink the components where nothing varies.
+
+        Args:
+            collect: Sums moments over the images; called once per band, or twice if there are
+                several bands and a prior.
+            strength: Of the signal that half sets share, as the ratio of box to molecule; 0
+                leaves out the prior per shell.
+            shrinkage: Multiple of the noise floor that real-space variance must exceed.
+        """
+        bands = self.ball.bands(self.bands) if self.bands > 1 else [self.ball]
+        moments = None
+        prior = None
+        if strength > 0:
+            pieces = []
+            for band in bands:
+                moments = _folded(collect(band), band)
+                pieces.append(self._solve_halves(moments, band))
+            prior = self._prior(moments, self._assemble(bands, pieces), strength)
+        pieces = []
+        for band in bands:
+            if moments is None or len(bands) > 1:
+                moments = _folded(collect(band), band)
+            pieces.append([self._solve_whole(moments, band, prior)])
+        volumes = self._maps(self._assemble(bands, pieces)[0])
+        weight = np.ones_like(self.mask)
+        if shrinkage > 0:
+            weight = self._relevance(volumes, shrinkage)
+            volumes[1:] *= weight
+        return Update(volumes, weight, moments)
+
+    def _average(self, moments: Moments) -> Float[np.ndarray, "shells channels"]:
+        """Average what one half set knows of each volume over the voxels of a shell."""
+        counts = np.bincount(self._shells(self.ball), self.ball.weights)
+        return 0.5 * moments.power / counts[:, None]
+
+    def _shells(self, ball: Ball) -> np.ndarray:
+        return np.minimum(np.rint(ball.radii).astype(np.int64), ball.radius)
+
+    def _solve_halves(
+        self, moments: Moments, band: Ball
+    ) -> list[Complex[np.ndarray, "voxels channels"]]:
+        floor = (_LEAST_CURVATURE * self._average(moments))[self._shells(band)]
+        floor = floor.astype(np.float32)
+        return [
+            solve_packed(np.asarray(curvature), np.asarray(response), floor, _HALF_RIDGE)
+            for curvature, response in zip(moments.curvature, moments.response, strict=True)
+        ]
+
+    def _solve_whole(
+        self, moments: Moments, band: Ball, prior: Float[np.ndarray, "shells channels"] | None
+    ) -> Complex[np.ndarray, "voxels channels"]:
+        total = _LEAST_CURVATURE * self._average(moments)
+        if prior is not None:
+            total = total + prior
+        return solve_packed(
+            np.asarray(moments.curvature[0] + moments.curvature[1]),
+            np.asarray(moments.response[0] + moments.response[1]),
+            total[self._shells(band)].astype(np.float32),
+            _RIDGE,
+        )
+
+    def _assemble(
+        self, bands: list[Ball], pieces: list[list[np.ndarray]]
+    ) -> list[Complex[np.ndarray, "voxels channels"]]:
+        """Put what was solved band by band together on the whole ball."""
+        if len(bands) == 1:
+            return pieces[0]
+        shape = (len(self.ball), pieces[0][0].shape[1])
+        whole = [np.empty(shape, np.complex64) for _ in pieces[0]]
+        for band, parts in zip(bands, pieces, strict=True):
+            for target, part in zip(whole, parts, strict=True):
+                target[band.places] = part
+        return whole
+
+    def _maps(
+        self, solution: Complex[np.ndarray, "voxels channels"]
+    ) -> Float[np.ndarray, "channels z y x"]:
+        return np.stack([from_ball(column, self.ball) * self.mask for column in solution.T])
+
+    def _prior(
+        self,
+        moments: Moments,
+        halves: list[Complex[np.ndarray, "voxels channels"]],
+        strength: float,
+    ) -> Float[np.ndarray, "shells channels"]:
+        """Compute the inverse variance of each component by shell; the mean needs no prior."""
+        average = self._average(moments)
+        prior = np.zeros_like(average)
+        for k in range(1, average.shape[1]):
+            maps = [from_ball(half[:, k], self.ball) * self.mask for half in halves]
+            curve = fsc(*(fourier.to_spectrum(volume) for volume in maps))
+            ratio = strength * signal_to_noise(curve[: self.ball.radius + 1])
+            prior[:, k] = average[:, k] / ratio
+        return prior
+
+    def _relevance(
+        self, volumes: Float[np.ndarray, "channels z y x"], multiple: float
+    ) -> Float[np.ndarray, "z y x"]:
+        """Weigh voxels by how far the components' variance there exceeds its noise.
+
+        The noise is read off where the mean is weakest; `multiple` of it is taken off.
+        """
+        variance = ndimage.gaussian_filter((volumes[1:] ** 2).sum(0), _BLUR)
+        density = ndimage.gaussian_filter(np.abs(volumes[0]), _BLUR)
+        inside = self._inside()
+        empty = inside & (density < np.median(density[inside]))
+        floor = multiple * float(np.median(variance[empty]))
+        excess = 1 - floor / np.maximum(variance, np.finfo(np.float32).tiny)
+        return np.maximum(excess, 0) ** 2
+
+    def _inside(self) -> Bool[np.ndarray, "z y x"]:
+        """Mark where the mask is 1, away from its edge."""
+        size = self.ball.size
+        axis = np.arange(size) - size // 2
+        radii = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+        return (radii < size / 2 - 3) & (self.mask > 0.5)
+
+
+def _folded(moments: Moments, ball: Ball) -> Moments:
+    return Moments(
+        tuple(ball.fold(part, in_place=True) for part in moments.curvature),
+        tuple(ball.fold(part, in_place=True) for part in moments.response),
+        moments.power,
+        moments.explained,
+        moments.unsure,
+        moments.contrast,
+    )
+
+
+def orthogonalize(update: Update) -> Model:
+    """Make components orthogonal with unit-variance coordinates, and the mean contrast 1."""
+    volumes, moments = update.volumes, update.moments
+    count, contrasts, squares, variances = moments.contrast
+    explained = moments.explained / count
+    total = explained + moments.unsure / count
+    pcs = len(total)
+    root = np.linalg.cholesky(total + 1e-9 * np.trace(total) / pcs * np.eye(pcs))
+    flat = volumes[1:].reshape(pcs, -1)
+    gram = root.T @ (flat @ flat.T).astype(np.float64) @ root
+    turn = root @ np.linalg.eigh(gram)[1][:, ::-1]
+    back = np.linalg.inv(turn)
+    scale = float(contrasts / count)
+    spread = float(np.sqrt(max(squares / count - scale**2, 0) + variances / count)) / scale
+    components = (turn.T.astype(np.float32) @ flat).reshape(volumes[1:].shape)
+    return Model(
+        scale * np.concatenate([volumes[:1], components]),
+        spread,
+        np.diag(back @ explained @ back.T),
+    )
+
+
+def bytes_of_sums(ball: Ball, pcs: int) -> int:
+    """Predict the memory of the sums of both half sets and of what is made from them."""
+    channels = pcs + 1
+    pairs = channels * (channels + 1) // 2
+    return 3 * len(ball) * (4 * pairs + 8 * channels)
