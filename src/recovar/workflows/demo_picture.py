@@ -17,6 +17,8 @@ _COMPONENTS = 4
 _NEIGHBOURS = 20
 _LEAST_DENSITY = 0.02
 """Share of the largest density below which maps are cut off at their sides."""
+_TICKS = (-1, -0.5, 0, 0.5, 1)
+"""Of the bend."""
 _NAMES = ("domain absent", "domain present")
 
 
@@ -74,7 +76,9 @@ def _draw_latent(
     panels[0].set_title("images, placed by what they show", fontsize=10)
     panels[1].set_title("lines: where the true volumes lie", fontsize=10)
     panels[1].legend(frameon=False, fontsize=8, loc="lower center", ncols=2)
-    bar = panels[0].figure.colorbar(dots, ax=panels, location="bottom", shrink=0.5, aspect=40)
+    bar = panels[0].figure.colorbar(
+        dots, ax=panels, location="bottom", shrink=0.5, aspect=40, ticks=_TICKS
+    )
     bar.set_label("true bend of the arm", fontsize=8)
     bar.ax.tick_params(labelsize=7)
     if bar.solids is not None:
@@ -104,6 +108,8 @@ def _draw_bends(axes: Axes, found: Recovered, simulation: Simulation) -> None:
     axes.set_xlabel("true bend of the arm", fontsize=8)
     axes.set_ylabel(f"mean of {_NEIGHBOURS} neighbours in latent space", fontsize=8)
     axes.set_title("the bend, told by neighbours", fontsize=10)
+    axes.set_xticks(_TICKS)
+    axes.set_yticks(_TICKS)
     _make_plain(axes)
 
 
