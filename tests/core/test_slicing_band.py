@@ -85,3 +85,25 @@ def test_images_without_weight_add_nothing():
     kept = weights.any(1)
     some = backproject(NUMBA, (values[kept], weights[kept], rotations[kept]), BALL)
     np.testing.assert_array_equal(backproject(NUMBA, (values, weights, rotations), BALL), some)
+
+
+@pytest.mark.parametrize("operators", [REFERENCE, NUMBA], ids=["jax", "numba"])
+@settings(max_examples=4)
+@given(seed=seeds)
+def test_several_sums_at_once_are_those_made_one_by_one(operators, seed):
+    values, weights, rotations = random_images(seed, real=False)
+    power, pairs = np.abs(values), weights[:, [0, 0, 1, 1, 2]]
+    pairs[3] = 1
+    alone = (
+        backproject(operators, (power, pairs[:, :CHANNELS], rotations), BALL),
+        backproject(operators, (values, weights, rotations), BALL),
+    )
+    empty = (
+        np.zeros((len(BALL), 5), np.float32),
+        np.zeros((len(BALL), CHANNELS), np.complex64),
+    )
+    found = operators.backproject_many(
+        empty, (power, values), (pairs, weights), rotations, DISC, BALL
+    )
+    np.testing.assert_allclose(np.asarray(found[0])[:, :CHANNELS], alone[0], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(found[1]), alone[1], atol=1e-5)

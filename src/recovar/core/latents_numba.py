@@ -8,7 +8,6 @@ from typing import no_type_check
 
 import numba
 import numpy as np
-from jaxtyping import Float
 
 from recovar.core.solve_numba import factor, subtract_products
 

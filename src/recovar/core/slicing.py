@@ -28,6 +28,8 @@ class Operators:
     """`backproject(sums, values, weights, rotations, disc, ball)` → sums."""
     inner_products: Callable[..., Any]
     """`inner_products(volumes, values, transfer, rotations, disc, ball)` → Gram, response."""
+    backproject_many: Callable[..., Any]
+    """`backproject`, with tuples of sums, values and weights over the same images."""
 
 
 def neighbours(
@@ -139,6 +141,25 @@ def inner_products(
     return gram, response
 
 
+@partial(jax.jit, static_argnames=("disc", "ball"))
+def backproject_many(
+    sums: tuple[Inexact[Array, "voxels _"], ...],
+    values: tuple[Inexact[Array, "images pixels"], ...],
+    weights: tuple[Float[Array, "images _"], ...],
+    rotations: Float[Array, "images 3 3"],
+    disc: Disc,
+    ball: Ball,
+) -> tuple[Inexact[Array, "voxels _"], ...]:
+    """Backproject several values of the same images, each to its own sums.
+
+    Fast paths find the neighbours of pixels once for all sums.
+    """
+    return tuple(
+        backproject(*parts, rotations, disc, ball)
+        for parts in zip(sums, values, weights, strict=True)
+    )
+
+
 def gridding_correction(size: int, oversampling: int) -> Float[np.ndarray, "z y x"]:
     """Compute how trilinear interpolation on the oversampled grid attenuates the real volume.
 
@@ -148,5 +169,5 @@ def gridding_correction(size: int, oversampling: int) -> Float[np.ndarray, "z y 
     return (axis[:, None, None] * axis[:, None] * axis).astype(np.float32)
 
 
-REFERENCE = Operators(slice_volumes, backproject, inner_products)
+REFERENCE = Operators(slice_volumes, backproject, inner_products, backproject_many)
 """Pure JAX on any device."""

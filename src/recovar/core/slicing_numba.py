@@ -179,12 +179,12 @@ def _compare(
 
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 @no_type_check
-def _sort(values, active, rotations, xs, ys, near, reach, oversampling, parts):
+def _sort(values, odd, active, rotations, xs, ys, near, reach, oversampling, parts):
     """Sort pixels by the line of their lower corner; those far from all wanted planes are left out.
 
     Returns:
         Where each line starts, and of every pixel: image, x of the corner, distances from the
-        corner (x, y, z) and value (real, imaginary).
+        corner (x, y, z) and values, those that are `odd` with the sign of the mate that was taken.
     """
     images, pixels, side = rotations.shape[0], xs.size, 2 * reach + 1
     lines = np.empty((images, pixels), np.int32)
@@ -209,7 +209,7 @@ def _sort(values, active, rotations, xs, ys, near, reach, oversampling, parts):
         starts[line + 1] = total
     image, column = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32)
     above = np.empty((3, starts[-1]), np.float32)
-    value = np.empty((values.shape[1], starts[-1]), np.float32)
+    value = np.empty((odd.size, starts[-1]), np.float32)
     for part in numba.prange(parts):
         for i in range(part * images // parts, (part + 1) * images // parts):
             for p in range(pixels if active[i] else 0):
@@ -221,9 +221,9 @@ def _sort(values, active, rotations, xs, ys, near, reach, oversampling, parts):
                     above[0, entry] = gx - np.floor(gx)
                     above[1, entry] = gy - np.floor(gy)
                     above[2, entry] = gz - np.floor(gz)
-                    value[0, entry] = values[i * pixels + p, 0]
-                    if values.shape[1] == 2:
-                        value[1, entry] = sign * values[i * pixels + p, 1]
+                    for kind in range(odd.size):
+                        here = values[i * pixels + p, kind]
+                        value[kind, entry] = sign * here if odd[kind] else here
     return starts, image, column, above, value
 
 
@@ -301,15 +301,31 @@ def _add_weights(collected, weights, rows, scales, first, last):
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
+def _collect_line(sums, weights, offset, length, heads, rows, scales):
+    """Let every voxel of a line collect what was listed for it."""
+    kinds, width = len(scales), sums.shape[1]
+    collected = np.empty((kinds, weights.shape[1]), np.float32)
+    for x in range(length):
+        voxel = offset + x
+        for byte in range(0, 4 * width + _LINE - 1, _LINE):
+            _prefetch(sums, voxel + 1, byte)
+        if heads[x] < heads[x + 1]:
+            collected[:] = 0
+            _add_weights(collected, weights, rows, scales, heads[x], heads[x + 1])
+            for kind in range(kinds):
+                for k in range(width // kinds):
+                    sums[voxel, kinds * k + kind] += collected[kind, k]
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _collect_planes(
-    sums, weights, offsets, lengths, starts, image, column, above, value, part, parts
+    sums, weights, kinds, offsets, lengths, starts, image, column, above, value, part, parts
 ):
     """Let every voxel of every `parts`-th plane collect."""
-    side, kinds = len(offsets), value.shape[0]
-    channels = sums.shape[1] // kinds
+    side = len(offsets)
     heads, ends = np.empty(side // 2 + 3, np.int64), np.empty(side // 2 + 2, np.int64)
-    rows, scales = np.empty(0, np.int32), np.empty((kinds, 0), np.float32)
-    collected = np.empty((kinds, weights.shape[1]), np.float32)
+    rows, scales = np.empty(0, np.int32), np.empty((len(value), 0), np.float32)
     for plane in range(part, side, parts):
         for row in range(side):
             bounds = _lines_around(starts, plane, row, side)
@@ -317,38 +333,40 @@ def _collect_planes(
                 continue
             room = _count_touches(heads, ends, bounds, column)
             if room > rows.size:
-                rows, scales = np.empty(2 * room, np.int32), np.empty((kinds, 2 * room), np.float32)
+                rows = np.empty(2 * room, np.int32)
+                scales = np.empty((len(value), 2 * room), np.float32)
             rows[:room] = 0
             scales[:, :room] = 0
             _list_touches(rows, scales, ends, bounds, image, column, above, value)
-            for x in range(lengths[plane, row]):
-                voxel = offsets[plane, row] + x
-                for byte in range(0, 4 * sums.shape[1] + _LINE - 1, _LINE):
-                    _prefetch(sums, voxel + 1, byte)
-                if heads[x] == heads[x + 1]:
-                    continue
-                collected[:] = 0
-                _add_weights(collected, weights, rows, scales, heads[x], heads[x + 1])
-                for kind in range(kinds):
-                    for k in range(channels):
-                        sums[voxel, kinds * k + kind] += collected[kind, k]
+            first = 0
+            for n in range(len(sums)):
+                _collect_line(
+                    sums[n],
+                    weights[n],
+                    offsets[plane, row],
+                    lengths[plane, row],
+                    heads,
+                    rows,
+                    scales[first : first + kinds[n]],
+                )
+                first += kinds[n]
 
 
 @numba.njit(parallel=True, cache=True)
 @no_type_check
-def _collect(sums, weights, offsets, lengths, starts, image, column, above, value, parts):
+def _collect(sums, weights, kinds, offsets, lengths, starts, image, column, above, value, parts):
     """Let every voxel collect from the pixels around it; planes are dealt to the threads."""
     for part in numba.prange(parts):
         _collect_planes(
-            sums, weights, offsets, lengths, starts, image, column, above, value, part, parts
+            sums, weights, kinds, offsets, lengths, starts, image, column, above, value, part, parts
         )
 
 
-def _points(disc: Disc) -> tuple:
+def _points(disc: Disc) -> tuple[np.ndarray, np.ndarray]:
     return disc.x.astype(np.float32), disc.y.astype(np.float32)
 
 
-def _lattice(ball: Ball) -> tuple:
+def _lattice(ball: Ball) -> tuple[np.ndarray, int, np.float32]:
     return ball.offsets, ball.reach, np.float32(ball.oversampling)
 
 
@@ -413,28 +431,58 @@ def backproject(
     `sums` must be contiguous, float32 for real values and complex64 for complex ones. Images whose
     weights are all zero cost nothing.
     """
-    kind = np.complex64 if np.iscomplexobj(sums) else np.float32
-    scaled = np.multiply(values, disc.multiplicity / 2, dtype=kind, order="C")
-    images, channels = weights.shape
-    padded = np.zeros((images, -(-channels // _VECTOR) * _VECTOR), np.float32)
-    padded[:, :channels] = weights
+    return backproject_many((sums,), (values,), (weights,), rotations, disc, ball)[0]
+
+
+def backproject_many(
+    sums: tuple[Inexact[np.ndarray, "voxels _"], ...],
+    values: tuple[Inexact[np.ndarray, "images pixels"], ...],
+    weights: tuple[Float[np.ndarray, "images _"], ...],
+    rotations: Float[np.ndarray, "images 3 3"],
+    disc: Disc,
+    ball: Ball,
+) -> tuple[Inexact[np.ndarray, "voxels _"], ...]:
+    """Add images to several sums in place; see `slicing.backproject_many`."""
+    tables = [_scaled(v, disc, np.iscomplexobj(s)) for s, v in zip(sums, values, strict=True)]
+    kinds = np.array([table.shape[1] for table in tables])
     offsets, reach, oversampling = _lattice(ball)
-    stored = ball.lengths.any(1)
+    stored = np.append(ball.lengths.any(1), [False])
     entries = _sort(
-        scaled.view(np.float32).reshape(scaled.size, -1),
-        weights.any(1),
+        tables[0] if len(tables) == 1 else np.concatenate(tables, axis=1),
+        np.concatenate([np.arange(kind) == 1 for kind in kinds]),
+        np.any([w.any(1) for w in weights], axis=0),
         np.ascontiguousarray(rotations, np.float32),
         *_points(disc),
-        stored | np.append(stored[1:], False),
+        stored[:-1] | stored[1:],
         reach,
         oversampling,
         numba.get_num_threads(),
     )
     _collect(
-        sums.view(np.float32), padded, offsets, ball.lengths, *entries, numba.get_num_threads()
+        tuple(part.view(np.float32) for part in sums),
+        tuple(_padded(part) for part in weights),
+        kinds,
+        offsets,
+        ball.lengths,
+        *entries,
+        numba.get_num_threads(),
     )
     return sums
 
 
-NUMBA = Operators(slice_volumes, backproject, inner_products)
+def _scaled(values: np.ndarray, disc: Disc, is_complex: bool) -> np.ndarray:
+    """Scale to the convention of the adjoint, one row per pixel: real or real and imaginary."""
+    kind = np.complex64 if is_complex else np.float32
+    scaled = np.multiply(values, disc.multiplicity / 2, dtype=kind, order="C")
+    return scaled.view(np.float32).reshape(scaled.size, -1)
+
+
+def _padded(weights: np.ndarray) -> np.ndarray:
+    images, channels = weights.shape
+    padded = np.zeros((images, -(-channels // _VECTOR) * _VECTOR), np.float32)
+    padded[:, :channels] = weights
+    return padded
+
+
+NUMBA = Operators(slice_volumes, backproject, inner_products, backproject_many)
 """Compiled loops on all cores."""
