@@ -4,6 +4,7 @@ Both keep one of every pair of Friedel mates where that is cheap. Estimators wor
 lists; the boundary to ordinary half-complex arrays is crossed here only.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -91,6 +92,17 @@ class Disc:
 
 
 @dataclass(frozen=True)
+class Plane:
+    """The voxels of a ball at one z."""
+
+    z: int
+    part: slice
+    """Where they lie in the list of all voxels."""
+    held: Bool[np.ndarray, "y x"]
+    """Which cells of −reach ≤ y ≤ reach and 0 ≤ x < the length of the longest line they are."""
+
+
+@dataclass(frozen=True)
 class Ball:
     """The voxels of an oversampled half-complex volume that slices up to a radius can touch.
 
@@ -167,9 +179,17 @@ class Ball:
         """Count the voxels."""
         return self._count
 
+    def planes(self) -> Iterator[Plane]:
+        """Visit the voxels plane by plane, in their order, which takes little memory."""
+        stop = 0
+        for z, lengths in enumerate(self.lengths, -self.reach):
+            start, stop = stop, stop + int(lengths.sum())
+            if stop > start:
+                yield Plane(z, slice(start, stop), np.arange(lengths.max()) < lengths[:, None])
+
     @cached_property
     def coordinates(self) -> Int[np.ndarray, "3 voxels"]:
-        """Signed z, y, x of every voxel."""
+        """Signed z, y, x of every voxel; `planes` takes less memory."""
         lengths = self.lengths.ravel()
         line = np.repeat(np.arange(lengths.size), lengths)
         x = np.arange(len(self)) - self.offsets.ravel()[line]
@@ -179,20 +199,26 @@ class Ball:
     @cached_property
     def radii(self) -> Float[np.ndarray, " voxels"]:
         """|k| of every voxel in Fourier pixels of the image."""
-        z, y, x = self.coordinates.astype(np.float32)
-        return np.sqrt(z * z + y * y + x * x) / self.oversampling
+        square = np.arange(-self.reach, self.reach + 1, dtype=np.float32) ** 2
+        radii = np.empty(len(self), np.float32)
+        for plane in self.planes():
+            x_square = square[self.reach : self.reach + plane.held.shape[1]]
+            squares = (np.float32(plane.z**2) + square[:, None] + x_square)[plane.held]
+            radii[plane.part] = np.sqrt(squares) / np.float32(self.oversampling)
+        return radii
 
     @cached_property
     def weights(self) -> Float[np.ndarray, " voxels"]:
         """How often a voxel stands in the full spectrum: 1 at x = 0, else 2."""
-        return np.where(self.coordinates[2] == 0, 1.0, 2.0).astype(np.float32)
+        weights = np.full(len(self), 2, np.float32)
+        weights[self._plane[0]] = 1
+        return weights
 
     @cached_property
     def _plane(self) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
         """Voxels at x = 0 and, for each, its Friedel mate."""
-        voxels = np.flatnonzero(self.coordinates[2] == 0)
-        z, y, _ = self.coordinates[:, voxels]
-        return voxels, self.offsets[self.reach - z, self.reach - y]
+        stored = self.lengths > 0
+        return self.offsets[stored], self.offsets[::-1, ::-1][stored]
 
     def fold(self, sums: Any, *, in_place: bool = False) -> Any:
         """Add to every voxel at x = 0 what its mate at −k received, once a sum is complete.
