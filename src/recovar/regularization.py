@@ -4,14 +4,19 @@ Fourier shell correlation of half-maps, the prior variance that it implies, and 
 that weighs backprojected images against that prior.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
-from jaxtyping import Complex, Float, Inexact, Shaped
+from jaxtyping import Complex, Float, Inexact, Int, Shaped
 
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid, half_weights, volume_radii
 
 _LEAST_WEIGHT = 1e-3
 """Weights are raised to at least this share of their shell's average."""
+
+_BLOCK = 2**18
+"""Voxels that are handled at once."""
 
 _LEAST_FSC = 1e-3
 """Correlations are kept away from 0 and 1 by this before they become signal-to-noise ratios."""
@@ -58,13 +63,15 @@ def shell_sums(
     values: Inexact[np.ndarray, "*points"],
     shells: Shaped[np.ndarray, "*points"],
     weights: Float[np.ndarray, "*points"],
+    count: int = 0,
 ) -> Inexact[np.ndarray, " shells"]:
-    """Sum values times weights over the points of every shell, in float64."""
+    """Sum values times weights over the points of every shell, `count` or more, in float64."""
     shells, products = shells.ravel(), (values * weights).ravel()
     if np.iscomplexobj(products):
-        real, imaginary = (np.bincount(shells, part(products)) for part in (np.real, np.imag))
+        parts = (part(products) for part in (np.real, np.imag))
+        real, imaginary = (np.bincount(shells, part, count) for part in parts)
         return real + 1j * imaginary
-    return np.bincount(shells, products)
+    return np.bincount(shells, products, count)
 
 
 def resolution_at(curve: Float[np.ndarray, " shells"], threshold: float, grid: Grid) -> float:
@@ -96,8 +103,12 @@ def ball_shell_average(
     values: Float[np.ndarray, " voxels"], ball: Ball
 ) -> Float[np.ndarray, " shells"]:
     """Average a real quantity on the ball over shells of the image's Fourier pixels."""
-    shells = np.minimum(np.rint(ball.radii).astype(np.int64), ball.radius)
-    return shell_sums(values, shells, ball.weights) / np.bincount(shells, ball.weights)
+    total, counts = np.zeros((2, ball.radius + 1))
+    for part in _blocks(ball):
+        shells, share = _coarse(ball.radii[part], ball), ball.weights[part]
+        total += shell_sums(values[part], shells, share, len(total))
+        counts += np.bincount(shells, share, len(total))
+    return total / counts
 
 
 def shell_prior(
@@ -141,14 +152,40 @@ def wiener(
 
     Source: Gilles & Singer 2025; the prior counts per voxel of the oversampled ball.
     """
-    shells = np.rint(ball.radii * ball.oversampling).astype(np.int64)
-    total = weights.astype(np.float64)
+    shrinkage = np.zeros(ball.radius + 1)
+    kept = np.ones(ball.radius + 1, np.float32)
     if prior is not None:
-        inverse = np.divide(1, prior, out=np.zeros(len(prior)), where=prior > 0)
-        coarse = np.minimum(np.rint(ball.radii).astype(np.int64), len(prior) - 1)
-        total = total + (inverse / ball.oversampling**3)[coarse]
-        values = values * (prior > 0)[coarse]
-    average = shell_sums(total, shells, ball.weights) / np.bincount(shells, ball.weights)
-    floor = np.maximum(_LEAST_WEIGHT * average[shells], np.finfo(np.float32).tiny)
-    inside = (weights > 0) & (ball.radii * ball.oversampling < ball.radius * ball.oversampling + 1)
-    return np.where(inside, values / np.maximum(total, floor), 0).astype(np.complex64)
+        last = np.minimum(np.arange(ball.radius + 1), len(prior) - 1)
+        kept = (prior > 0)[last].astype(np.float32)
+        np.divide(1 / ball.oversampling**3, prior[last], out=shrinkage, where=kept > 0)
+    average = np.zeros(ball.reach + 2)
+    counts = np.zeros(ball.reach + 2)
+    for part in _blocks(ball):
+        radii = ball.radii[part]
+        shells = np.rint(radii * ball.oversampling).astype(np.int64)
+        total = weights[part] + shrinkage[_coarse(radii, ball)]
+        average += shell_sums(total, shells, ball.weights[part], len(average))
+        counts += np.bincount(shells, ball.weights[part], len(average))
+    np.divide(average, counts, out=average, where=counts > 0)
+    floor = np.maximum(_LEAST_WEIGHT * average, np.finfo(np.float32).tiny)
+    result = np.zeros(len(ball), np.complex64)
+    for part in _blocks(ball):
+        radii = ball.radii[part]
+        coarse = _coarse(radii, ball)
+        shells = np.rint(radii * ball.oversampling).astype(np.int64)
+        inside = (weights[part] > 0) & (
+            radii * ball.oversampling < ball.radius * ball.oversampling + 1
+        )
+        total = np.maximum(weights[part] + shrinkage[coarse], floor[shells])
+        result[part] = values[part] * (inside * kept[coarse] / total).astype(np.float32)
+    return result
+
+
+def _blocks(ball: Ball) -> Iterator[slice]:
+    """Split the voxels, so that temporary arrays are small."""
+    return (slice(start, start + _BLOCK) for start in range(0, len(ball), _BLOCK))
+
+
+def _coarse(radii: Float[np.ndarray, " voxels"], ball: Ball) -> Int[np.ndarray, " voxels"]:
+    """Give the image's shells that voxels lie on; the last one continues."""
+    return np.minimum(np.rint(radii).astype(np.int64), ball.radius)
