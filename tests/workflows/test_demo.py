@@ -15,14 +15,14 @@ from recovar.workflows.configs import DemoConfig
 from recovar.workflows.demo import make_molecules, make_simulation, run_demo, write_data
 from recovar.workflows.demo_scores import read_recovered, score
 
-OPTIONS = ("--n-images", "400", "--box", "24")
+OPTIONS = ("--n-images", "800", "--box", "24")
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "out"
     assert main(["demo", "-o", str(output), *OPTIONS, "--quiet"]) == 0
-    return DemoConfig(output=output, n_images=400, box=24)
+    return DemoConfig(output=output, n_images=800, box=24)
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +35,18 @@ def known(finished):
 def test_most_of_the_truth_is_recovered(known):
     found, simulation, molecules = known
     scores = score(found, simulation, molecules.population)
-    # Ample margins for 400 images: with the 4,000 of the default all are better.
+    # Three seeds gave at least 0.66, 0.63, 0.88 and 0.65; with half the images one was much worse.
     assert scores.resolution < 1.3 * scores.finest
     assert scores.noise == pytest.approx(1, abs=0.1)
     assert scores.contrast > 0.5
     assert scores.bend > 0.5
-    assert scores.presence > 0.85 > scores.guessing
-    assert 0.3 < scores.captured <= scores.possible < 1
+    assert scores.presence > 0.8 > scores.guessing
+    assert 0.5 < scores.captured <= scores.possible < 1
 
 
 def test_a_wrong_truth_gives_bad_figures(known):
     found, simulation, _ = known
-    truth, other = simulation.truth, make_simulation(DemoConfig(n_images=400, box=24, seed=1))
+    truth, other = simulation.truth, make_simulation(DemoConfig(n_images=800, box=24, seed=1))
     shuffled = np.random.default_rng(0).permutation(len(simulation))
     wrong = replace(
         truth,
@@ -68,7 +68,7 @@ def test_a_wrong_truth_gives_bad_figures(known):
 def test_the_data_set_is_written_as_users_have_it(finished):
     data = finished.output / "data"
     star, cs = (read_particles(data / f"particles{suffix}") for suffix in (".star", ".cs"))
-    assert len(star) == len(cs) == 400
+    assert len(star) == len(cs) == 800
     np.testing.assert_allclose(star.rotations, cs.rotations, atol=1e-4)
     assert read_volume(data / "truth" / "mean.mrc").values.shape == (24, 24, 24)
 
@@ -95,7 +95,7 @@ def test_a_second_time_nothing_is_computed_again(finished, capsys):
 
 
 def test_other_options_are_refused_where_data_exist(finished):
-    with pytest.raises(InputError, match="400 images of 24 pixels, seed 0"):
+    with pytest.raises(InputError, match="800 images of 24 pixels, seed 0"):
         run_demo(replace(finished, seed=1), SilentReporter())
 
 
