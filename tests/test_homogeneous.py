@@ -165,11 +165,3 @@ def test_weights_on_the_grid_count_every_pixel_once():
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_sign_is_found_whatever_the_zero_of_density(zero, sign):
     assert density_is_inverted(sign * random_molecule(1).volume(32) + zero) == (sign < 0)
-
-
-def test_negated_flips_maps_only():
-    source, _ = observe([random_molecule(1)], GRID, 20, noise=1.0)
-    mean = estimate_mean(source, GRID, WHITE, LocalExecutor())
-    flipped = mean.negated()
-    np.testing.assert_array_equal(flipped.regularized, -mean.regularized)
-    np.testing.assert_array_equal(flipped.prior, mean.prior)

@@ -1,5 +1,6 @@
 """Maps from images: the mean, and many weighted means in one pass, always with half-maps."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import equinox as eqx
@@ -48,18 +49,6 @@ class Mean:
     """Variance of the map's Fourier coefficients."""
     weights: Float[np.ndarray, "z y half_x"]
     """How much one half set knows of each coefficient: half of Σ transfer² / noise."""
-
-    def negated(self) -> "Mean":
-        """Flip the sign of every map."""
-        return Mean(
-            self.halves.map(np.negative),
-            self.regularized_halves.map(np.negative),
-            -self.volume,
-            -self.regularized,
-            self.fsc,
-            self.prior,
-            self.weights,
-        )
 
 
 def mean_statistic(
@@ -166,58 +155,92 @@ def get_multiple_conformations(
     return finish_means(executor.accumulate("States", statistic, images, checkpoint), ball, mask)
 
 
+@dataclass(frozen=True)
+class FoldedSums:
+    """Complete sums of one mean, and the maps that can be made of them, none of them masked."""
+
+    values: Complex[np.ndarray, "voxels 2"]
+    """Images times transfer function over noise, of both half sets."""
+    weights: Float[np.ndarray, "voxels 2"]
+    """Squared transfer functions over noise."""
+    ball: Ball
+    """Where both lie."""
+
+    def halves(
+        self, prior: Float[np.ndarray, " shells"] | None = None
+    ) -> Halves[Float[np.ndarray, "z y x"]]:
+        """Reconstruct both half sets; a prior shrinks them."""
+        first, second = (
+            _map(wiener(*half, self.ball, prior), self.ball)
+            for half in zip(self.values.T, self.weights.T, strict=True)
+        )
+        return Halves(first, second)
+
+    def volume(
+        self, prior: Float[np.ndarray, " shells"] | None = None
+    ) -> Float[np.ndarray, "z y x"]:
+        """Reconstruct all images; a prior shrinks the map."""
+        values = self.values[:, 0] + self.values[:, 1]
+        filtered = wiener(values, self.total_weights, self.ball, prior)
+        del values  # it is as large as all that follows
+        return _map(filtered, self.ball)
+
+    @property
+    def total_weights(self) -> Float[np.ndarray, " voxels"]:
+        """The weights of both half sets together."""
+        return self.weights[:, 0] + self.weights[:, 1]
+
+    def prior(self, curve: Float[np.ndarray, " shells"]) -> Float[np.ndarray, " shells"]:
+        """Estimate the variance of the map's coefficients from the correlation of its halves."""
+        return shell_prior(curve, 0.5 * self.total_weights, self.ball)
+
+
+def _map(filtered: Complex[np.ndarray, " voxels"], ball: Ball) -> Float[np.ndarray, "z y x"]:
+    return window_volume(from_ball(filtered, ball))
+
+
+def fold_means(sums: MeanSums, ball: Ball) -> Iterator[FoldedSums]:
+    """Complete the sums of one mean after the other; to save memory `sums` may be changed."""
+    states = sums.values.shape[1] // 2
+    for state in range(states):
+        values, weights = (
+            ball.fold(np.require(part[:, state::states], requirements=["C", "W"]), in_place=True)
+            for part in (sums.values, sums.weights)
+        )
+        yield FoldedSums(values, weights, ball)
+
+
+def correlate(halves: Halves[Float[np.ndarray, "z y x"]]) -> Float[np.ndarray, " shells"]:
+    """Correlate two half-maps, shell by shell."""
+    return fsc(*halves.map(fourier.to_spectrum))
+
+
 def finish_means(
     sums: MeanSums, ball: Ball, mask: Float[np.ndarray, "z y x"] | None = None
 ) -> list[Mean]:
-    """Turn complete sums into maps, which are multiplied by a mask if there is one."""
-    values, weights = np.asarray(sums.values), np.asarray(sums.weights)
-    states = values.shape[1] // 2
-    return [
-        _finish(
-            ball.fold(values[:, state::states]), ball.fold(weights[:, state::states]), ball, mask
-        )
-        for state in range(states)
-    ]
+    """Turn complete sums into maps, which are multiplied by a mask if there is one.
+
+    To save memory `sums` may be changed.
+    """
+    return [_finish(state, mask) for state in fold_means(sums, ball)]
 
 
-def _finish(
-    values: Complex[np.ndarray, "voxels 2"],
-    weights: Float[np.ndarray, "voxels 2"],
-    ball: Ball,
-    mask: Float[np.ndarray, "z y x"] | None,
-) -> Mean:
-    def reconstruct(half: int, prior: Float[np.ndarray, " shells"] | None) -> np.ndarray:
-        return finish_volume(wiener(values[:, half], weights[:, half], ball, prior), ball, mask)
+def _finish(sums: FoldedSums, mask: Float[np.ndarray, "z y x"] | None) -> Mean:
+    def masked(volume: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
+        return volume if mask is None else volume * mask
 
-    halves = Halves(reconstruct(0, None), reconstruct(1, None))
-    curve = fsc(*halves.map(fourier.to_spectrum))
-    total = values.sum(1), weights.sum(1)
-    prior = shell_prior(curve, 0.5 * total[1], ball)
+    halves = sums.halves().map(masked)
+    curve = correlate(halves)
+    prior = sums.prior(curve)
     return Mean(
         halves,
-        Halves(reconstruct(0, prior), reconstruct(1, prior)),
-        finish_volume(wiener(*total, ball), ball, mask),
-        finish_volume(wiener(*total, ball, prior), ball, mask),
+        sums.halves(prior).map(masked),
+        masked(sums.volume()),
+        masked(sums.volume(prior)),
         curve,
         prior,
-        0.5 * weights_on_grid(total[1], ball),
+        0.5 * weights_on_grid(sums.total_weights, sums.ball),
     )
-
-
-def finish_volume(
-    values: Complex[np.ndarray, " voxels"],
-    ball: Ball,
-    mask: Float[np.ndarray, "z y x"] | None = None,
-) -> Float[np.ndarray, "z y x"]:
-    """Turn coefficients of a reconstruction into a map, constant outside the inscribed sphere.
-
-    Args:
-        values: Weighted averages of backprojected images, from `wiener`.
-        ball: Where they lie.
-        mask: Multiplies the map.
-    """
-    volume = window_volume(from_ball(values, ball))
-    return volume if mask is None else volume * mask
 
 
 def weights_on_grid(
@@ -228,13 +251,22 @@ def weights_on_grid(
     Every voxel is shared out linearly between the coefficients that surround it, so that the sum
     is kept. Only for an oversampling of 2.
     """
-    cube = ball.to_cube(weights)
-    for axis in (0, 1):
-        cube = cube + 0.5 * (np.roll(cube, 1, axis) + np.roll(cube, -1, axis))
-    mates = np.roll(cube[::-1, ::-1, 1], 1, axis=(0, 1))
-    below = np.concatenate([mates[..., None], cube[..., :-1]], axis=2)
-    above = np.concatenate([cube[..., 1:], np.zeros_like(cube[..., :1])], axis=2)
-    return (cube + 0.5 * (below + above))[::2, ::2, ::2]
+    size, half = ball.size, ball.size // 2
+    total = np.zeros((size, size, half + 2), weights.dtype)  # the last column is at x = 1
+    for plane in ball.planes():
+        cells = np.zeros((2 * size, size + 2), weights.dtype)  # y from −size, x from 0
+        block = cells[size - ball.reach : size + ball.reach + 1, : plane.held.shape[1]]
+        block[plane.held] = weights[plane.part]
+        lines = cells[::2] + 0.5 * (cells[1::2] + np.roll(cells[1::2], 1, axis=0))
+        even, odd = lines[:, ::2], lines[:, 1::2]
+        even[:, 1:] += 0.5 * odd[:, :-1]
+        even += 0.5 * odd
+        shared = np.concatenate([even, odd[:, :1]], axis=1)
+        for z in (plane.z // 2, -(-plane.z // 2)):
+            total[z % size] += 0.5 * shared
+    total = np.fft.ifftshift(total, axes=1)
+    total[..., 0] += 0.5 * np.roll(total[::-1, ::-1, -1], 1, axis=(0, 1))
+    return total[..., :-1]
 
 
 def density_is_inverted(volume: Float[np.ndarray, "z y x"]) -> bool:

@@ -11,6 +11,7 @@ from recovar.compute.executors import Checkpoint
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid, expand_shells, volume_radii
+from recovar.core.halves import Halves
 from recovar.core.masks import (
     SolventMask,
     mask_from_halfmaps,
@@ -21,7 +22,7 @@ from recovar.core.masks import (
 from recovar.data.bank import ImageBank
 from recovar.data.legacy import write_pickle
 from recovar.data.mrc import write_volume
-from recovar.homogeneous import Mean, density_is_inverted, finish_means, mean_statistic
+from recovar.homogeneous import correlate, density_is_inverted, fold_means, mean_statistic
 from recovar.noise import Noise, estimate_noise, estimate_power
 from recovar.run import Stage
 from recovar.workflows.inputs import describe_inputs, original_halfsets
@@ -45,22 +46,42 @@ class Start:
 
 @dataclass(frozen=True)
 class FirstMean:
-    """The mean before the noise is known."""
+    """The mean before the noise is known, shrunk by its prior; dense matter is positive."""
 
-    mean: Mean
-    """Dense matter is positive."""
+    halves: Halves[Float[np.ndarray, "z y x"]]
+    volume: Float[np.ndarray, "z y x"]
     sign: float
     """Multiplies the images."""
+
+
+@dataclass(frozen=True)
+class PlainMean:
+    """The mean of all images in the whole box."""
+
+    halves: Halves[Float[np.ndarray, "z y x"]]
+    """Independent least-squares maps of the two half sets."""
+    fsc: Float[np.ndarray, " shells"]
+    """Correlation of `halves`."""
+
+
+@dataclass(frozen=True)
+class MaskedMean:
+    """The mean of all images, multiplied by the solvent mask."""
+
+    volume: Float[np.ndarray, "z y x"]
+    """Least-squares map."""
+    regularized: Float[np.ndarray, "z y x"]
+    """The same, shrunk by the prior that `fsc` implies: the best guess."""
+    fsc: Float[np.ndarray, " shells"]
+    """Correlation of the masked half-maps."""
 
 
 @dataclass(frozen=True)
 class Means:
     """The mean of all images, with and without its mask."""
 
-    masked: Mean
-    """Multiplied by the solvent mask."""
-    plain: Mean
-    """In the whole box."""
+    masked: MaskedMean
+    plain: PlainMean
     radius: int
     """Largest frequency at which the half-maps agree, in Fourier pixels."""
 
@@ -99,7 +120,7 @@ def analyse_mean(work: Work) -> Homogeneous:
     mask = work.run.stage(
         "mask",
         SolventMask,
-        lambda stage: _mask(stage, work, first.mean),
+        lambda stage: _mask(stage, work, first.halves),
         options={
             "mask": config.solvent,
             "file": inputs.solvent,
@@ -111,7 +132,7 @@ def analyse_mean(work: Work) -> Homogeneous:
     noise = work.run.stage(
         "noise",
         Noise,
-        lambda stage: _noise(stage, work, images, first.mean, mask),
+        lambda stage: _noise(stage, work, images, first.volume, mask),
         options={"model": config.noise_model, "seed": config.seed},
         depends=["first_mean", "mask"],
     )
@@ -145,25 +166,29 @@ def _first_mean(
     ball = Ball(grid.size, grid.largest_radius)
     statistic = mean_statistic(power, ball, work.executor.operators)
     sums = work.executor.accumulate("First mean", statistic, images, stage.checkpoint("sums"))
-    mean = finish_means(sums, ball)[0]
+    whole = next(fold_means(sums, ball))
+    prior = whole.prior(correlate(whole.halves()))
+    halves, volume = whole.halves(prior), whole.volume(prior)
     asked = work.config.uninvert_data
-    inverted = density_is_inverted(mean.regularized) if asked == "automatic" else asked == "true"
+    inverted = density_is_inverted(volume) if asked == "automatic" else asked == "true"
     why = (
         f"the mean of the images as they are has {'negative' if inverted else 'positive'} density"
         if asked == "automatic"
         else f"--uninvert-data is {asked}"
     )
     stage.decide("sign of the images", "flipped" if inverted else "kept", why)
-    return FirstMean(mean.negated() if inverted else mean, -1.0 if inverted else 1.0)
+    if inverted:
+        return FirstMean(halves.map(np.negative), -volume, -1.0)
+    return FirstMean(halves, volume, 1.0)
 
 
-def _mask(stage: Stage, work: Work, mean: Mean) -> SolventMask:
+def _mask(stage: Stage, work: Work, halves: Halves[Float[np.ndarray, "z y x"]]) -> SolventMask:
     grid, config, solvent = work.inputs.grid, work.config, work.inputs.solvent
     if solvent is not None:
         mask = mask_from_volume(solvent, config.mask_dilate_iter)
         why = "--mask names a file"
     elif config.solvent == "from_halfmaps":
-        mask = mask_from_halfmaps(mean.regularized_halves)
+        mask = mask_from_halfmaps(halves)
         if config.mask_dilate_iter:
             mask = mask_from_volume(mask.binary.astype(np.float32), config.mask_dilate_iter)
         why = "it holds the largest body of the blurred half-maps, with a margin"
@@ -185,13 +210,19 @@ def write_map(stage: Stage, name: str, values: Float[np.ndarray, "z y x"], grid:
         write_volume(partial, values, grid.voxel_size)
 
 
-def _noise(stage: Stage, work: Work, images: Images, mean: Mean, mask: SolventMask) -> Noise:
+def _noise(
+    stage: Stage,
+    work: Work,
+    images: Images,
+    mean: Float[np.ndarray, "z y x"],
+    mask: SolventMask,
+) -> Noise:
     if len(images) > _NOISE_IMAGES:
         generator = np.random.default_rng(work.config.seed)
         images = Selection(images, np.sort(generator.permutation(len(images))[:_NOISE_IMAGES]))
     noise = estimate_noise(
         images,
-        mean.regularized,
+        mean,
         mask.dilated,
         work.executor,
         model=work.config.noise_model,
@@ -235,8 +266,13 @@ def make_means(
     ball = Ball(grid.size, grid.largest_radius)
     statistic = mean_statistic(noise.variance, ball, work.executor.operators, contrast)
     sums = work.executor.accumulate("Mean", statistic, images, checkpoint)
-    masked, plain = finish_means(sums, ball, mask.mask)[0], finish_means(sums, ball)[0]
-    below = np.flatnonzero(masked.fsc[1:] < LEAST_FSC)
+    whole = next(fold_means(sums, ball))
+    halves = whole.halves()
+    plain = PlainMean(halves, correlate(halves))
+    curve = correlate(halves.map(lambda half: half * mask.mask))
+    prior = whole.prior(curve)
+    masked = MaskedMean(whole.volume() * mask.mask, whole.volume(prior) * mask.mask, curve)
+    below = np.flatnonzero(curve[1:] < LEAST_FSC)
     radius = int(below[0]) if below.size else grid.largest_radius
     return Means(
         masked, plain, int(np.clip(radius, min(4, grid.largest_radius), grid.largest_radius))
