@@ -48,9 +48,10 @@ def soft_edge(
     if not binary.any():
         return np.zeros(binary.shape, np.float32)
     distance = np.asarray(ndimage.distance_transform_edt(~binary))
-    return np.where(distance < width, 0.5 + 0.5 * np.cos(np.pi * distance / width), 0.0).astype(
-        np.float32
-    )
+    mask = binary.astype(np.float32)
+    edge = (distance > 0) & (distance < width)
+    mask[edge] = 0.5 + 0.5 * np.cos(np.pi * distance[edge] / width)
+    return mask
 
 
 def dilate(binary: Bool[np.ndarray, "z y x"], iterations: int) -> Bool[np.ndarray, "z y x"]:
@@ -97,7 +98,8 @@ def no_mask(size: int) -> SolventMask:
 def spherical_mask(size: int) -> SolventMask:
     """Let density be anywhere in the inscribed ball, which is not dilated further."""
     ball = sphere(size)
-    return SolventMask(soft_edge(ball), soft_edge(ball), ball)
+    mask = soft_edge(ball)
+    return SolventMask(mask, mask, ball)
 
 
 def mask_from_volume(
