@@ -161,6 +161,13 @@ def test_weights_on_the_grid_count_every_pixel_once():
     np.testing.assert_allclose(on_grid[1:, 1:, 0], on_grid[:0:-1, :0:-1, 0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [8, 16, 18])
+def test_the_sign_is_found_in_the_smallest_boxes(size):
+    volume = random_molecule(1).volume(size)
+    assert not density_is_inverted(volume)
+    assert density_is_inverted(-volume)
+
+
 @pytest.mark.parametrize("zero", [0.0, -0.3, 0.3])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_sign_is_found_whatever_the_zero_of_density(zero, sign):

@@ -278,6 +278,6 @@ def density_is_inverted(volume: Float[np.ndarray, "z y x"]) -> bool:
     size = volume.shape[-1]
     axis = (np.arange(size) - size // 2) ** 2
     radii = np.sqrt(axis[:, None, None] + axis[:, None] + axis)
-    outside = (radii > size / 3) & (radii < size / 2 - 3)
+    outside = (radii >= size / 3) & (radii < max(size / 2 - 3, size / 3 + 1))
     inside = volume[radii < size / 3].astype(np.float64) - volume[outside].mean(dtype=np.float64)
     return bool(np.sum(inside**3) < 0)
