@@ -220,6 +220,20 @@ def test_files_that_share_a_name_are_not_guessed(tmp_path):
         locate_stacks(["/x/a.mrcs"], locator)
 
 
+def test_the_message_about_a_missing_stack_is_short_and_tells_what_to_do(tmp_path):
+    source = tmp_path / "a/b/c/p.star"
+    with pytest.raises(InputError) as caught:
+        locate_stacks(["Extract/x.mrcs"], StackLocator(source))
+    message = str(caught.value)
+    levels = len(source.parent.parents)
+    assert f"Extract/x.mrcs in the current directory, {source.parent} with the {levels}" in message
+    assert message.count(str(tmp_path)) == 2
+    assert all(word in message for word in ("--datadir", "--strip-prefix", "link", "old name"))
+    with pytest.raises(InputError, match="data, which has 0") as caught:
+        locate_stacks(["/gone/x.mrcs"], StackLocator(source, tmp_path / "data"))
+    assert "current directory" not in str(caught.value)
+
+
 @given(order=st.permutations(range(12)), seed=st.integers(0, 99))
 def test_half_sets_go_by_particle_and_not_by_the_order_of_rows(make_table, order, seed):
     from_table = make_table(12, half=None)

@@ -170,6 +170,18 @@ class StackLocator:
         paths = [root / written for root in roots]
         return list(dict.fromkeys(p for path in paths for p in (path, _exchanged(path))))
 
+    def describe_search(self, name: str) -> str:
+        """Tell in words where `find` looks."""
+        written = Path(self._stripped(name)).expanduser()
+        beside = self.source.absolute().parent
+        roots = [] if self.datadir is None else [f"{self.datadir}"]
+        roots += ["the current directory", f"{beside} with the {len(beside.parents)} above it"]
+        tried = f"{written}" if written.is_absolute() else f"{written} in {', '.join(roots)}"
+        if self.datadir is not None:
+            same = len(self._by_name.get(written.name, []))
+            tried += f"; a single {written.name} anywhere below {self.datadir}, which has {same}"
+        return f"{tried}; with .mrc for .mrcs and the reverse"
+
     def _stripped(self, name: str) -> str:
         if self.strip_prefix and name.startswith(self.strip_prefix):
             return name.removeprefix(self.strip_prefix).lstrip("/")
@@ -195,16 +207,16 @@ def locate_stacks(names: Sequence[str], locator: StackLocator) -> tuple[Path, ..
     """Find every stack.
 
     Raises:
-        InputError: If one is missing; it lists the places tried for the first.
+        InputError: If one is missing; it tells where the first was looked for.
     """
     found = [locator.find(name) for name in names]
     missing = [name for name, path in zip(names, found, strict=True) if path is None]
     if missing:
-        tried = ", ".join(str(place) for place in locator.places(missing[0]))
         raise InputError(
             f"{locator.source}: image file {missing[0]} not found ({len(missing)} of {len(names)} "
-            f"files are missing). Tried: {tried}. Give the project directory with --datadir, and "
-            "a leading part of the names that is out of date with --strip-prefix."
+            f"files are missing). Tried: {locator.describe_search(missing[0])}. Give the project "
+            "directory with --datadir, and a leading part of the names that is out of date with "
+            "--strip-prefix. A stack that was renamed needs a link under its old name."
         )
     return tuple(path for path in found if path is not None)
 
