@@ -149,6 +149,14 @@ def test_help_and_errors_do_not_wait_for_jax():
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)
 
 
+def test_the_package_runs_as_a_module():
+    environment = {"PYTHONPATH": str(Path(recovar.__file__).parents[1])}
+    program = [sys.executable, "-m", "recovar"]
+    told = subprocess.run([*program, "--version"], check=True, env=environment, capture_output=True)
+    assert told.stdout.decode().strip() == recovar.__version__
+    assert subprocess.run([*program, "x"], env=environment, capture_output=True).returncode == 2
+
+
 def test_cpu_is_set_before_jax_is_imported(tmp_path):
     (tmp_path / "late.py").write_text(
         "from dataclasses import dataclass\n"
