@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from recovar.core.grid import Grid, volume_radii
 from recovar.core.masks import soft_edge, sphere
 from recovar.data.mrc import read_volume, write_volume
 from recovar.data.particles import read_particles
-from recovar.data.star import read_star
+from recovar.data.star import read_star, read_star_table, write_particles
 from recovar.manifest import read_manifest
 from recovar.run import Run
 from recovar.simulator import (
@@ -166,7 +167,7 @@ def test_memory_and_batches_change_nothing(run, data, tmp_path):
         zdim=(1, 2),
         correct_contrast=True,
     )
-    budget = 2_700_000
+    budget = 1_500_000
     with Run.create_or_resume(config.output, [], {}) as poor:
         work = Work(config, read_inputs(config), poor, LocalExecutor(), budget)
         images = work.bank(1.0)
@@ -179,12 +180,25 @@ def test_memory_and_batches_change_nothing(run, data, tmp_path):
         np.testing.assert_allclose(embedding(config.output, zdim)["z"], z, atol=1e-3 * z.std())
 
 
-def test_only_the_mean_of_four_images_is_no_problem(data, tmp_path):
-    output = tmp_path / "four"
-    assert call(data, output, "--only-mean", "--n-images", 4, "--mask", "sphere", "--quiet") == 0
+@pytest.mark.parametrize(
+    ("count", "mask"), [(2, "sphere"), (3, "from_halfmaps"), (4, "sphere"), (4, "from_halfmaps")]
+)
+def test_only_the_mean_of_few_images_is_no_problem(data, tmp_path, count, mask):
+    output = tmp_path / "few"
+    assert call(data, output, "--only-mean", "--n-images", count, "--mask", mask, "--quiet") == 0
     assert volume(output, "mean").shape == GRID.volume_shape
     assert (output / "output" / "plots" / "fsc.png").exists()
     assert not (output / "output" / "embedding").exists()
+
+
+def test_premultiplied_images_are_taken_and_named(data, tmp_path, caplog):
+    shutil.copytree(data, tmp_path / "data")
+    star = tmp_path / "data" / "particles.star"
+    write_particles(star, replace(read_star_table(star), premultiplied=True))
+    with caplog.at_level(logging.INFO):
+        options = ("--only-mean", "--mask", "sphere", "--n-images", 8, "--quiet")
+        assert call(tmp_path / "data", tmp_path / "run", *options) == 0
+    assert "images were multiplied by their transfer functions" in caplog.text
 
 
 def test_images_of_the_other_sign_are_flipped(data, tmp_path):

@@ -53,6 +53,12 @@ def read_inputs(config: PipelineConfig) -> Inputs:
         ind=config.ind,
         pixel_size=config.pixel_size,
     )
+    if particles.premultiplied:
+        logger.info(
+            "%s: images were multiplied by their transfer functions. Their noise is made "
+            "stationary again, and they are used like ordinary images.",
+            config.particles,
+        )
     particles, halves, why = _split(particles, config)
     if config.n_images is not None:
         chosen = first_of_halves(halves, config.n_images)
