@@ -12,7 +12,7 @@ from recovar.posterior import ImageStatistics, infer, least_squares
 
 _BLOCK = 2048
 """Images handled at once; bounds the memory."""
-_SUBSET = 10_000
+_SUBSET = 2_500
 """Images that the spread of contrasts is estimated from."""
 _LEAST_SD, _MOST_SD = 0.01, 0.5
 """Bounds of the spread of contrasts."""
@@ -81,7 +81,7 @@ def estimate_contrast_sd(
     statistics: ImageStatistics,
     eigenvalues: Float[np.ndarray, " pcs"],
     start: float = 0.2,
-    iterations: int = 8,
+    iterations: int = 6,
 ) -> float:
     """Estimate the spread of contrasts by maximum likelihood, from some thousand images.
 

@@ -38,6 +38,19 @@ class Model(eqx.Module):
         return len(self.volumes) - 1
 
 
+class LatentMoments(eqx.Module):
+    """Sums over images that need no volumes."""
+
+    power: Float[np.ndarray, "shells channels"]
+    """Transfer² · a² E[z̃²] with z̃ = (1, z) over the whole plane, by shell."""
+    explained: Float[np.ndarray, "pcs pcs"]
+    """E[z] E[z]ᵀ."""
+    unsure: Float[np.ndarray, "pcs pcs"]
+    """Posterior covariances of z."""
+    contrast: Float[np.ndarray, " 4"]
+    """Number of images, contrasts, their squares, their posterior variances."""
+
+
 class Moments(eqx.Module):
     """Sums over images for the next fit. Pairs hold one array per half set."""
 
@@ -45,20 +58,13 @@ class Moments(eqx.Module):
         Float[np.ndarray | jax.Array, "voxels pairs"],
         Float[np.ndarray | jax.Array, "voxels pairs"],
     ]
-    """Transfer² · a² E[z̃ z̃ᵀ] with z̃ = (1, z), upper triangle, backprojected."""
+    """Transfer² · a² E[z̃ z̃ᵀ], upper triangle, backprojected."""
     response: tuple[
         Complex[np.ndarray | jax.Array, "voxels channels"],
         Complex[np.ndarray | jax.Array, "voxels channels"],
     ]
     """Transfer · image · a E[z̃], backprojected."""
-    power: Float[np.ndarray, "shells channels"]
-    """Transfer² · a² E[z̃²] over the whole plane, by shell."""
-    explained: Float[np.ndarray, "pcs pcs"]
-    """E[z] E[z]ᵀ."""
-    unsure: Float[np.ndarray, "pcs pcs"]
-    """Posterior covariances of z."""
-    contrast: Float[np.ndarray, " 4"]
-    """Number of images, contrasts, their squares, their posterior variances."""
+    latents: LatentMoments
 
 
 Inference = Callable[[ImageBatch], Latents]
@@ -80,13 +86,16 @@ def moments_statistic(
 
     def zeros() -> Moments:
         voxels, pairs = len(ball), len(upper[0])
+        shape = (voxels, pcs + 1)
         return Moments(
-            tuple(np.zeros((voxels, pairs), np.float32) for _ in range(2)),
-            tuple(np.zeros((voxels, pcs + 1), np.complex64) for _ in range(2)),
-            np.zeros((ball.radius + 1, pcs + 1)),
-            np.zeros((pcs, pcs)),
-            np.zeros((pcs, pcs)),
-            np.zeros(4),
+            (np.zeros((voxels, pairs), np.float32), np.zeros((voxels, pairs), np.float32)),
+            (np.zeros(shape, np.complex64), np.zeros(shape, np.complex64)),
+            LatentMoments(
+                np.zeros((ball.radius + 1, pcs + 1)),
+                np.zeros((pcs, pcs)),
+                np.zeros((pcs, pcs)),
+                np.zeros(4),
+            ),
         )
 
     def add(sums: Moments, batch: ImageBatch) -> Moments:
@@ -95,22 +104,28 @@ def moments_statistic(
         pairs = second[:, *upper].astype(np.float32)
         power, product = batch.transfer**2, batch.transfer * batch.values
         curvature, response = [], []
-        geometry = batch.rotations, batch.disc, ball
         for half in (0, 1):
             member = (batch.halves == half)[:, None]
-            curvature.append(
-                operators.backproject(sums.curvature[half], power, member * pairs, *geometry)
+            added = operators.backproject_many(
+                (sums.curvature[half], sums.response[half]),
+                (power, product),
+                (member * pairs, member * first),
+                batch.rotations,
+                batch.disc,
+                ball,
             )
-            response.append(
-                operators.backproject(sums.response[half], product, member * first, *geometry)
-            )
+            curvature.append(added[0])
+            response.append(added[1])
+        known = sums.latents
         return Moments(
             tuple(curvature),
             tuple(response),
-            sums.power + _power_by_shell(batch, power, np.einsum("nkk->nk", second)),
-            sums.explained + latents.means.T @ latents.means,
-            sums.unsure + latents.covariances.sum(0),
-            sums.contrast + _contrast_sums(latents),
+            LatentMoments(
+                known.power + _power_by_shell(batch, power, np.einsum("nkk->nk", second)),
+                known.explained + latents.means.T @ latents.means,
+                known.unsure + latents.covariances.sum(0),
+                known.contrast + _contrast_sums(latents),
+            ),
         )
 
     return Statistic(zeros, add)

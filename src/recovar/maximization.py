@@ -7,15 +7,16 @@ one in real space that learns where the molecule varies.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import jax
 import numpy as np
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Inexact
 from scipy import ndimage
 
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
 from recovar.core.solve_numba import solve_packed
 from recovar.core.volumes import from_ball
-from recovar.expectation import Model, Moments
+from recovar.expectation import LatentMoments, Model, Moments
 from recovar.regularization import fsc, signal_to_noise
 
 _HALF_RIDGE, _RIDGE = 1e-4, 1e-6
@@ -36,8 +37,8 @@ class Update:
     """Mean and components, before they are made orthogonal."""
     weight: Float[np.ndarray, "z y x"]
     """Real-space weight of the components, 0 to 1."""
-    moments: Moments
-    """Of the last band; all but the backprojected sums are those of all images."""
+    latents: LatentMoments
+    """Moments of the coordinates and contrasts that they explain the images with."""
 
 
 @dataclass(frozen=True)
@@ -61,30 +62,43 @@ class Maximizer:
             shrinkage: Multiple of the noise floor that real-space variance must exceed.
         """
         bands = self.ball.bands(self.bands) if self.bands > 1 else [self.ball]
-        moments = None
         prior = None
+
+        gather = _folding(collect)
         if strength > 0:
-            pieces = []
-            for band in bands:
-                moments = _folded(collect(band), band)
-                pieces.append(self._solve_halves(moments, band))
-            prior = self._prior(moments, self._assemble(bands, pieces), strength)
-        pieces = []
-        for band in bands:
-            if moments is None or len(bands) > 1:
-                moments = _folded(collect(band), band)
-            pieces.append([self._solve_whole(moments, band, prior)])
-        volumes = self._maps(self._assemble(bands, pieces)[0])
+            moments, halves = self._solve(bands, gather, self._solve_halves)
+            prior = self._prior(moments.latents, halves, strength)
+            if len(bands) == 1:
+                gather = _kept(moments)
+            del moments, halves
+        moments, solved = self._solve(
+            bands, gather, lambda moments, band: [self._solve_whole(moments, band, prior)]
+        )
+        latents = moments.latents
+        del moments
+        volumes = self._maps(solved[0])
         weight = np.ones_like(self.mask)
         if shrinkage > 0:
             weight = self._relevance(volumes, shrinkage)
             volumes[1:] *= weight
-        return Update(volumes, weight, moments)
+        return Update(volumes, weight, latents)
 
-    def _average(self, moments: Moments) -> Float[np.ndarray, "shells channels"]:
+    def _solve(
+        self, bands: list[Ball], gather: Collect, solve: Callable[[Moments, Ball], list[np.ndarray]]
+    ) -> tuple[Moments, list[Complex[np.ndarray, "voxels channels"]]]:
+        """Solve band by band, and put the parts together; keeps the sums of the last band."""
+        moments = gather(bands[0])
+        pieces = [solve(moments, bands[0])]
+        for band in bands[1:]:
+            del moments  # makes room
+            moments = gather(band)
+            pieces.append(solve(moments, band))
+        return moments, self._assemble(bands, pieces)
+
+    def _average(self, latents: LatentMoments) -> Float[np.ndarray, "shells channels"]:
         """Average what one half set knows of each volume over the voxels of a shell."""
         counts = np.bincount(self._shells(self.ball), self.ball.weights)
-        return 0.5 * moments.power / counts[:, None]
+        return 0.5 * latents.power / counts[:, None]
 
     def _shells(self, ball: Ball) -> np.ndarray:
         return np.minimum(np.rint(ball.radii).astype(np.int64), ball.radius)
@@ -92,7 +106,7 @@ class Maximizer:
     def _solve_halves(
         self, moments: Moments, band: Ball
     ) -> list[Complex[np.ndarray, "voxels channels"]]:
-        floor = (_LEAST_CURVATURE * self._average(moments))[self._shells(band)]
+        floor = (_LEAST_CURVATURE * self._average(moments.latents))[self._shells(band)]
         floor = floor.astype(np.float32)
         return [
             solve_packed(np.asarray(curvature), np.asarray(response), floor, _HALF_RIDGE)
@@ -102,12 +116,12 @@ class Maximizer:
     def _solve_whole(
         self, moments: Moments, band: Ball, prior: Float[np.ndarray, "shells channels"] | None
     ) -> Complex[np.ndarray, "voxels channels"]:
-        total = _LEAST_CURVATURE * self._average(moments)
+        total = _LEAST_CURVATURE * self._average(moments.latents)
         if prior is not None:
             total = total + prior
         return solve_packed(
-            np.asarray(moments.curvature[0] + moments.curvature[1]),
-            np.asarray(moments.response[0] + moments.response[1]),
+            _added(*moments.curvature),
+            _added(*moments.response),
             total[self._shells(band)].astype(np.float32),
             _RIDGE,
         )
@@ -132,12 +146,12 @@ class Maximizer:
 
     def _prior(
         self,
-        moments: Moments,
+        latents: LatentMoments,
         halves: list[Complex[np.ndarray, "voxels channels"]],
         strength: float,
     ) -> Float[np.ndarray, "shells channels"]:
         """Compute the inverse variance of each component by shell; the mean needs no prior."""
-        average = self._average(moments)
+        average = self._average(latents)
         prior = np.zeros_like(average)
         for k in range(1, average.shape[1]):
             maps = [from_ball(half[:, k], self.ball) * self.mask for half in halves]
@@ -169,23 +183,39 @@ class Maximizer:
         return (radii < size / 2 - 3) & (self.mask > 0.5)
 
 
+def _folding(collect: Collect) -> Collect:
+    return lambda band: _folded(collect(band), band)
+
+
+def _kept(moments: Moments) -> Collect:
+    """Give sums that are there already."""
+    return lambda _band: moments
+
+
 def _folded(moments: Moments, ball: Ball) -> Moments:
     return Moments(
         tuple(ball.fold(part, in_place=True) for part in moments.curvature),
         tuple(ball.fold(part, in_place=True) for part in moments.response),
-        moments.power,
-        moments.explained,
-        moments.unsure,
-        moments.contrast,
+        moments.latents,
     )
+
+
+def _added(
+    first: Inexact[np.ndarray | jax.Array, "voxels n"],
+    second: Inexact[np.ndarray | jax.Array, "voxels n"],
+) -> Inexact[np.ndarray, "voxels n"]:
+    """Add the half sets, in the memory of the first where that can be written."""
+    if isinstance(first, np.ndarray):
+        return np.add(first, second, out=first)
+    return np.asarray(first + second)
 
 
 def orthogonalize(update: Update) -> Model:
     """Make components orthogonal with unit-variance coordinates, and the mean contrast 1."""
-    volumes, moments = update.volumes, update.moments
-    count, contrasts, squares, variances = moments.contrast
-    explained = moments.explained / count
-    total = explained + moments.unsure / count
+    volumes, latents = update.volumes, update.latents
+    count, contrasts, squares, variances = latents.contrast
+    explained = latents.explained / count
+    total = explained + latents.unsure / count
     pcs = len(total)
     root = np.linalg.cholesky(total + 1e-9 * np.trace(total) / pcs * np.eye(pcs))
     flat = volumes[1:].reshape(pcs, -1)
@@ -203,7 +233,7 @@ def orthogonalize(update: Update) -> Model:
 
 
 def bytes_of_sums(ball: Ball, pcs: int) -> int:
-    """Predict the memory of the sums of both half sets and of what is made from them."""
+    """Predict the memory of the sums of both half sets and of the solutions."""
     channels = pcs + 1
     pairs = channels * (channels + 1) // 2
-    return 3 * len(ball) * (4 * pairs + 8 * channels)
+    return 2 * len(ball) * (4 * pairs + 24 * channels)

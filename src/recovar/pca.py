@@ -58,6 +58,10 @@ class PrincipalComponents:
     eigenvalues: Float[np.ndarray, " pcs"]
     """Variances of the coordinates z, descending."""
 
+    def leading(self, count: int) -> "PrincipalComponents":
+        """Keep the first components."""
+        return PrincipalComponents(self.volumes[:count], self.eigenvalues[:count])
+
 
 def basis_from_columns(columns: Columns, rank: int = 128) -> Basis:
     """Find the leading left singular vectors of the columns.

@@ -61,7 +61,8 @@ class SubspaceOptions:
     shrinkage_rise: int = 4
     """Iterations over which it gains its full strength."""
     least_reliability: float = 0.02
-    """Components whose coordinates the images determine less than this are no longer fitted."""
+    """Components whose coordinates the images determine less than this are left as they are when
+    the radius grows."""
 
     def shrinkage_at(self, iteration: int) -> float:
         """Give the strength of the real-space prior, which rises to its full value."""
@@ -140,7 +141,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
         step = plan[number]
         size = grid.at_radius(step.radius).size
         ball = Ball(size, step.radius)
-        if number > options.shrinkage_start + options.shrinkage_rise:
+        if step.radius > plan[0].radius and step.radius > plan[number - 1].radius:
             state = state.narrowed(options.least_reliability)
         state = state.resampled(size)
         collect = _collector(

@@ -9,6 +9,7 @@ from recovar.errors import InputError
 
 MASK_KEYWORDS = ("from_halfmaps", "sphere", "none")
 _MOST_COMPONENTS = 200
+_LEAST_COMPONENTS = 10
 
 _INPUT = {"group": "Images"}
 _MASK = {"group": "Mask"}
@@ -107,6 +108,11 @@ class PipelineConfig:
             )
         if self.memory is not None:
             parse_bytes(self.memory)
+
+    @property
+    def fitted_components(self) -> int:
+        """Components to fit: some more than asked for if these are few, as weak ones need room."""
+        return max(*self.zdim, _LEAST_COMPONENTS)
 
     @property
     def solvent(self) -> str:

@@ -32,7 +32,7 @@ from recovar.subspace import SubspaceOptions, estimate_subspace
 from recovar.workflows.exports import write_latent_star
 from recovar.workflows.inputs import with_halves
 from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
-from recovar.workflows.work import Work
+from recovar.workflows.work import Work, maps_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
         options={
             "method": config.subspace,
             "components": max(config.zdim),
+            "fitted": config.fitted_components,
             "correct_contrast": config.correct_contrast,
             "seed": config.seed,
         },
@@ -122,15 +123,19 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
         grid,
         whole.noise.variance,
         region,
-        SubspaceOptions(components=max(config.zdim), correct_contrast=config.correct_contrast),
+        SubspaceOptions(
+            components=config.fitted_components,
+            correct_contrast=config.correct_contrast,
+        ),
         work.executor,
         last_radius=whole.means.radius,
         checkpoint=stage.checkpoint("fit"),
+        memory=work.room(whole.images) - maps_bytes(config, grid),
         seed=config.seed,
     )
     return Components(
         found.mean + rest,
-        found.components,
+        found.components.leading(max(config.zdim)),
         found.contrast_sd,
         found.heterogeneity,
         found.radius,

@@ -9,16 +9,16 @@ from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid
 from recovar.data.bank import BLOCK_BYTES, ImageBank
 from recovar.errors import InputError
+from recovar.maximization import bytes_of_sums
 from recovar.run import Run
-from recovar.subspace import SubspaceOptions, plan_radii
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.inputs import Inputs
 
 _TEMPORARY_BYTES = 256 << 20
 _BYTES_PER_SLICE = 20
 """What every pixel takes for every volume that is sliced there."""
-_FULL_RADII = 2
-"""Radii that the fit visits with all components; then it rests those that say nothing."""
+_SLOWEST_SHARE = 16
+"""Parts that the sums of the fit are made in at most; each takes two passes over the images."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class Work:
         Args:
             sign: Multiplies the images.
         """
-        channels = 1 if self.config.only_mean else 1 + max(self.config.zdim)
-        sums = _sums_bytes(self.config, self.inputs.grid)
+        channels = 1 if self.config.only_mean else 1 + self.config.fitted_components
+        sums = min(_sums_bytes(self.config, self.inputs.grid), self.budget // 2)
         block = min(BLOCK_BYTES, int(self.temporary * 12 / (12 + _BYTES_PER_SLICE * channels)))
         return ImageBank(
             self.inputs.particles,
@@ -74,7 +74,7 @@ def memory_budget(config: PipelineConfig) -> int:
 
 
 def check_memory(config: PipelineConfig, grid: Grid) -> None:
-    """Refuse a ceiling that the first steps of the fit would already break.
+    """Refuse a ceiling under which the run would not fit or take many times as long.
 
     Raises:
         InputError: If the memory cannot suffice.
@@ -83,8 +83,7 @@ def check_memory(config: PipelineConfig, grid: Grid) -> None:
         return
     needed = _mean_bytes(grid)
     if config.subspace == "em" and not config.only_mean:
-        radii = plan_radii(SubspaceOptions(), grid.largest_radius)
-        needed = max(needed, _fit_bytes(grid, radii[:_FULL_RADII][-1], max(config.zdim)))
+        needed = max(needed, _sums_bytes(config, grid) // _SLOWEST_SHARE + maps_bytes(config, grid))
     needed = int(1.2 * needed) + peak_rss()
     if parse_bytes(config.memory) < needed:
         raise InputError(
@@ -95,18 +94,19 @@ def check_memory(config: PipelineConfig, grid: Grid) -> None:
 
 
 def _sums_bytes(config: PipelineConfig, grid: Grid) -> int:
+    """Predict the largest sums over images of the run."""
     if config.only_mean or config.subspace == "columns":
         return _mean_bytes(grid)
-    return max(_mean_bytes(grid), _fit_bytes(grid, grid.largest_radius, max(config.zdim)))
+    fit = bytes_of_sums(Ball(grid.size, grid.largest_radius), config.fitted_components)
+    return max(_mean_bytes(grid), fit)
+
+
+def maps_bytes(config: PipelineConfig, grid: Grid) -> int:
+    """Predict the memory of all volumes of the fit: maps, their transforms, and both halves."""
+    channels = config.fitted_components + 1
+    return channels * (24 * len(Ball(grid.size, grid.largest_radius)) + 12 * grid.size**3)
 
 
 def _mean_bytes(grid: Grid) -> int:
     """Predict the memory of a mean: sums of both halves, folded, total, and maps."""
     return 12 * 2 * 3 * len(Ball(grid.size, grid.largest_radius)) + 150 * grid.size**3
-
-
-def _fit_bytes(grid: Grid, radius: int, components: int) -> int:
-    """Predict the memory of the fit: sums of both halves, folded, and their total."""
-    channels = components + 1
-    pairs = channels * (channels + 1) // 2
-    return 5 * len(Ball(grid.size, radius)) * (4 * pairs + 8 * channels)
