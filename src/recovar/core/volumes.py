@@ -31,7 +31,7 @@ def to_ball(volume: Float[np.ndarray, "z y x"], ball: Ball) -> Complex[np.ndarra
     for rows in _blocks(ball):
         along_x = scipy.fft.rfft(_padded(corrected[:, rows], size, 2), axis=2, workers=-1)
         along_z = _padded(np.asarray(along_x)[..., : inner + 1], size, 0)
-        lines[:, rows] = scipy.fft.fft(along_z, axis=0, overwrite_x=True, workers=-1)
+        lines[:, rows] = np.asarray(scipy.fft.fft(along_z, axis=0, overwrite_x=True, workers=-1))
     values = np.zeros(len(ball), np.complex64)
     for plane in ball.planes():
         if abs(plane.z) <= inner:
@@ -63,7 +63,7 @@ def from_ball(values: Complex[np.ndarray, " voxels"], ball: Ball) -> Float[np.nd
             spectrum[-inner:] = cells[ball.reach - inner : ball.reach, :width]
             along_y = np.asarray(scipy.fft.ifft(spectrum, axis=0, overwrite_x=True, workers=-1))
             lines[plane.z, :, :width] = _cropped(along_y, ball.size, 0)
-    volume = np.empty((ball.size,) * 3, values.real.dtype)
+    volume = np.empty((ball.size,) * 3, np.float32)
     for rows in _blocks(ball):
         along_z = _cropped(
             np.asarray(scipy.fft.ifft(lines[:, rows], axis=0, workers=-1)), ball.size, 0
