@@ -157,3 +157,20 @@ def test_a_removed_direction_carries_no_variance():
     maps = basis.volumes(SIZE).reshape(4, -1).T * SIZE**1.5 @ np.linalg.cholesky(covariance)
     left = np.linalg.svd(maps - np.outer(line, line @ maps), compute_uv=False)
     np.testing.assert_allclose(np.diag(variances)[:3], left[:3] ** 2, rtol=1e-3)
+
+
+def test_a_basis_weighted_by_one_spans_the_same_space():
+    basis, _ = random_basis()
+    weighted = basis.weighted(np.ones((SIZE,) * 3, np.float32))
+    weights = basis.ball.weights * (basis.ball.radii <= RADIUS)
+    overlap = weighted_gram(basis.values, weighted.values, weights)
+    np.testing.assert_allclose(overlap.T @ overlap, np.eye(overlap.shape[1]), atol=1e-4)
+    np.testing.assert_allclose(weighted.singular_values, basis.singular_values, rtol=1e-4)
+
+
+def test_a_weighted_basis_lies_where_the_weight_does():
+    basis, _ = random_basis()
+    weight = np.zeros((SIZE,) * 3, np.float32)
+    weight[: SIZE // 2] = 1
+    power = (basis.weighted(weight).volumes(SIZE) ** 2).sum(0)
+    assert power[1 : SIZE // 2 - 1].sum() > 5 * power[SIZE // 2 + 1 : -1].sum()

@@ -11,6 +11,7 @@ from recovar.core.grid import Grid, expand_shells, volume_radii
 from recovar.regularization import (
     ball_shell_average,
     fsc,
+    relevance,
     resolution_at,
     shell_prior,
     signal_to_noise,
@@ -107,3 +108,17 @@ def test_the_average_over_shells_of_the_ball_is_that_of_the_radius():
     np.testing.assert_allclose(
         ball_shell_average(ball.radii, ball)[2:7], np.arange(2, 7), rtol=0.03
     )
+
+
+def test_only_voxels_whose_variance_exceeds_the_noise_are_relevant():
+    generator = np.random.default_rng(0)
+    axis = np.arange(32) - 16
+    radii = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    mean = np.exp(-((radii / 5) ** 2)).astype(np.float32)
+    moving = np.sqrt((axis[:, None, None] - 4) ** 2 + axis[:, None] ** 2 + axis**2) < 3
+    noise = generator.normal(size=(8, 32, 32, 32)) ** 2
+    variance = (noise.sum(0) + 200 * moving).astype(np.float32)
+    weight = relevance(variance, mean, np.ones_like(mean), 2.0)
+    assert weight[moving].min() > 0.3
+    assert weight[radii > 10].max() < 0.05
+    assert relevance(variance, mean, np.ones_like(mean), 0.0).min() == 1

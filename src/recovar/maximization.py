@@ -9,22 +9,18 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Complex, Float, Inexact
-from scipy import ndimage
+from jaxtyping import Complex, Float, Inexact
 
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
 from recovar.core.solve_numba import solve_packed
 from recovar.core.volumes import from_ball
 from recovar.expectation import LatentMoments, Model, Moments
-from recovar.regularization import fsc, signal_to_noise
+from recovar.regularization import fsc, relevance, signal_to_noise
 
 _HALF_RIDGE, _RIDGE = 1e-4, 1e-6
 _LEAST_CURVATURE = 1e-3
 """What is known of a voxel is raised by this share of its shell's average."""
-_BLUR = 2.0
-"""Width in voxels, at the current resolution, of the field that tells where components vary."""
-
 Collect = Callable[[Ball], Moments]
 """Sums the moments of all images on a ball or a band of it."""
 
@@ -79,7 +75,8 @@ class Maximizer:
         volumes = self._maps(solved[0])
         weight = np.ones_like(self.mask)
         if shrinkage > 0:
-            weight = self._relevance(volumes, shrinkage)
+            variance = (volumes[1:] ** 2).sum(0)
+            weight = relevance(variance, volumes[0], self.mask, shrinkage)
             volumes[1:] *= weight
         return Update(volumes, weight, latents)
 
@@ -159,28 +156,6 @@ class Maximizer:
             ratio = strength * signal_to_noise(curve[: self.ball.radius + 1])
             prior[:, k] = average[:, k] / ratio
         return prior
-
-    def _relevance(
-        self, volumes: Float[np.ndarray, "channels z y x"], multiple: float
-    ) -> Float[np.ndarray, "z y x"]:
-        """Weigh voxels by how far the components' variance there exceeds its noise.
-
-        The noise is read off where the mean is weakest; `multiple` of it is taken off.
-        """
-        variance = ndimage.gaussian_filter((volumes[1:] ** 2).sum(0), _BLUR)
-        density = ndimage.gaussian_filter(np.abs(volumes[0]), _BLUR)
-        inside = self._inside()
-        empty = inside & (density < np.median(density[inside]))
-        floor = multiple * float(np.median(variance[empty]))
-        excess = 1 - floor / np.maximum(variance, np.finfo(np.float32).tiny)
-        return np.maximum(excess, 0) ** 2
-
-    def _inside(self) -> Bool[np.ndarray, "z y x"]:
-        """Mark where the mask is 1, away from its edge."""
-        size = self.ball.size
-        axis = np.arange(size) - size // 2
-        radii = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
-        return (radii < size / 2 - 3) & (self.mask > 0.5)
 
 
 def _folding(collect: Collect) -> Collect:

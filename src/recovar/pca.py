@@ -43,6 +43,17 @@ class Basis:
     def _inside(self) -> Complex[np.ndarray, "voxels pcs"]:
         return self.values * (self.ball.radii <= self.ball.radius)[:, None]
 
+    def weighted(self, weight: Float[np.ndarray, "z y x"]) -> "Basis":
+        """Multiply the volumes by a map, and make them orthonormal again, strongest first."""
+        ball = self.ball
+        size = weight.shape[-1]
+        strengths = self.singular_values.astype(np.float32)
+        cubes = fourier.to_spectrum(self.volumes(size).astype(np.float32) * weight)
+        values = Ball(size, ball.radius, 1).from_cube(np.moveaxis(cubes, 0, -1)) * strengths
+        weights = ball.weights * (ball.radii <= ball.radius)
+        found = weighted_svd(values, weights, len(strengths))
+        return Basis(found.vectors, ball, found.values)
+
     def rotated(self, rotation: Float[np.ndarray, "pcs kept"]) -> "Basis":
         """Combine the volumes; with an orthogonal matrix they stay orthonormal."""
         values = self.values @ rotation.astype(np.float32)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from jaxtyping import Complex, Float, Inexact, Int, Shaped
+from scipy import ndimage
 
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid, half_weights, volume_radii
@@ -17,6 +18,9 @@ _LEAST_WEIGHT = 1e-3
 
 _BLOCK = 2**18
 """Voxels that are handled at once."""
+
+_BLUR = 2.0
+"""Width in voxels of the field that tells where a molecule varies."""
 
 _LEAST_FSC = 1e-3
 """Correlations are kept away from 0 and 1 by this before they become signal-to-noise ratios."""
@@ -189,3 +193,35 @@ def _blocks(ball: Ball) -> Iterator[slice]:
 def _coarse(radii: Float[np.ndarray, " voxels"], ball: Ball) -> Int[np.ndarray, " voxels"]:
     """Give the image's shells that voxels lie on; the last one continues."""
     return np.minimum(np.rint(radii).astype(np.int64), ball.radius)
+
+
+def relevance(
+    variance: Float[np.ndarray, "z y x"],
+    mean: Float[np.ndarray, "z y x"],
+    mask: Float[np.ndarray, "z y x"],
+    multiple: float,
+) -> Float[np.ndarray, "z y x"]:
+    """Weigh voxels by how far the variance there exceeds its noise.
+
+    Heterogeneity is local: most voxels of a component hold noise alone. The noise is read off
+    where the mean is weakest.
+
+    Args:
+        variance: Sum of the squared components, noise included.
+        mean: Density of the mean.
+        mask: Where density may be, between 0 and 1.
+        multiple: How many times the noise is taken off.
+
+    Returns:
+        Weights from 0 (noise) to 1.
+    """
+    blurred = ndimage.gaussian_filter(variance, _BLUR)
+    density = ndimage.gaussian_filter(np.abs(mean), _BLUR)
+    size = mask.shape[-1]
+    axis = np.arange(size) - size // 2
+    radii = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
+    inside = (radii < size / 2 - 3) & (mask > 0.5)
+    empty = inside & (density < np.median(density[inside]))
+    floor = multiple * float(np.median(blurred[empty]))
+    excess = 1 - floor / np.maximum(blurred, np.finfo(np.float32).tiny)
+    return np.maximum(excess, 0) ** 2

@@ -17,12 +17,14 @@ from problems import Molecule
 from recovar.cli import main
 from recovar.compute.executors import LocalExecutor
 from recovar.core import fourier
+from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid, volume_radii
 from recovar.core.masks import soft_edge, sphere
 from recovar.data.mrc import read_volume, write_volume
 from recovar.data.particles import read_particles
 from recovar.data.star import read_star, read_star_table, write_particles
 from recovar.manifest import read_manifest
+from recovar.maximization import bytes_of_sums
 from recovar.run import Run
 from recovar.simulator import (
     Conditions,
@@ -167,12 +169,12 @@ def test_memory_and_batches_change_nothing(run, data, tmp_path):
         zdim=(1, 2),
         correct_contrast=True,
     )
-    budget = 1_500_000
+    budget = 12_000_000  # the sums of the fit need about three times what is left of this
     with Run.create_or_resume(config.output, [], {}) as poor:
         work = Work(config, read_inputs(config), poor, LocalExecutor(), budget)
         images = work.bank(1.0)
-        assert not images.fits
-        assert sum(1 for _ in images.blocks()) >= 7
+        assert work.room(images) < bytes_of_sums(Ball(SIZE, 9), 10)
+        assert sum(1 for _ in images.blocks()) >= 4
         analyse_heterogeneity(work, analyse_mean(work))
     # Only rounding may differ, which the iterations of the fit hardly amplify.
     for zdim in (1, 2):

@@ -27,6 +27,7 @@ from recovar.pca import (
 )
 from recovar.posterior import ImageStatistics, image_statistics
 from recovar.records import save_arrays
+from recovar.regularization import relevance
 from recovar.run import Stage
 from recovar.subspace import SubspaceOptions, estimate_subspace
 from recovar.workflows.exports import write_latent_star
@@ -38,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 _BASIS_RANK = 64
 """Dimensions that columns of the covariance are reduced to."""
+_SHRINKAGE = 2.0
+"""Multiple of the noise floor that variance in real space must exceed."""
 _VARIANCES = (4, 10, 20)
 """Numbers of components that maps of the variance are made of."""
 
@@ -194,7 +197,17 @@ def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
         place=stage.checkpoint,
     )
     basis = basis_from_columns(columns, _BASIS_RANK)
+    basis = basis.weighted(_where_it_varies(basis, mean, mask.mask))
     return _fit_in_basis(stage, work, whole, basis, contrast)
+
+
+def _where_it_varies(
+    basis: Basis, mean: Float[np.ndarray, "z y x"], mask: Float[np.ndarray, "z y x"]
+) -> Float[np.ndarray, "z y x"]:
+    """Learn from the columns where the molecule varies, as the fit by likelihood does."""
+    volumes = basis.volumes(len(mean)).astype(np.float32)
+    variance = np.einsum("k,kzyx->zyx", basis.singular_values**2, volumes**2)
+    return relevance(variance.astype(np.float32), mean, mask, _SHRINKAGE).astype(np.float32)
 
 
 def _fit_in_basis(
