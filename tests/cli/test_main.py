@@ -142,8 +142,11 @@ def test_the_version_is_told(capsys):
 
 def test_help_and_errors_do_not_wait_for_jax():
     program = (
-        "import sys; from recovar.cli import main; status = main(['--help']), main(['nonsense']);"
-        "assert status == (0, 2), status; assert 'jax' not in sys.modules"
+        "import sys; from recovar.cli import COMMANDS, main\n"
+        "asked = [[], *([command.name] for command in COMMANDS)]\n"
+        "assert not any(main([*words, '--help']) for words in asked)\n"
+        "assert main(['nonsense']) == 2\n"
+        "assert 'jax' not in sys.modules"
     )
     environment = {"PYTHONPATH": str(Path(recovar.__file__).parents[1])}
     subprocess.run([sys.executable, "-c", program], check=True, env=environment)

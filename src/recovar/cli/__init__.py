@@ -55,7 +55,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "demo",
         "Simulate a small data set with known truth, analyse it and show the result.",
-        "recovar.workflows.demo:DemoConfig",
+        "recovar.workflows.configs:DemoConfig",
         "recovar.workflows.demo:run_demo",
         chapter=Chapter.START,
     ),
