@@ -1,9 +1,10 @@
 """The mean and the principal subspace together, by maximum likelihood.
 
 Probabilistic principal component analysis with a projection operator per image, fitted by
-expectation maximization. Images follow y = a·A(μ + U z) + n; the scale of the components lives in
-U while fitting. Resolution grows from coarse to fine; two priors keep noise out of U: one per
-shell from the half sets, one in real space that learns where the molecule varies.
+expectation maximization: `expectation` and `maximization` are its steps, repeated here while
+resolution grows from coarse to fine. Images follow y = a·A(μ + U z) + n; the scale of the
+components lives in U while fitting. Two priors keep noise out of U: one per shell from the half
+sets, one in real space that learns where the molecule varies.
 """
 
 import logging

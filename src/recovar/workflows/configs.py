@@ -26,18 +26,20 @@ class PipelineConfig:
     """Directory of the run: new, empty, or a run to go on with."""
 
     zdim: tuple[int, ...] = (4, 10, 20)
-    """Numbers of latent coordinates; one embedding is written for each."""
+    """Numbers of latent coordinates; one embedding is written for each. At least ten components are
+    fitted with em, as weak ones need room."""
     correct_contrast: bool = False
     """Estimate the contrast of every image."""
     subspace: Literal["em", "columns"] = "em"
-    """How principal components are found: by maximum likelihood, or from columns of the
-    covariance as published."""
+    """How principal components are found: by maximum likelihood (em), or by the published estimator
+    in a fast form (columns)."""
     only_mean: bool = False
     """Stop after the mean, its mask and the noise."""
     seed: int = 0
     """Of all random choices."""
     memory: str | None = None
-    """Ceiling on the memory used, such as 16GB; 80 % of what is free if not given."""
+    """Ceiling on the memory used, such as 16GB; 80 % of what is free if not given. Lower ones take
+    more passes over the images."""
 
     poses: Path | None = field(default=None, metadata=_INPUT)
     """Pickle or .npz of poses, in place of those in the particles file."""
