@@ -57,7 +57,7 @@ def parse(*tokens: str) -> Config:
 
 
 def test_texts_under_fields_are_their_help():
-    assert read_attribute_texts(Config)["particles"] == "Particle images\n(.star)."
+    assert read_attribute_texts(Config)["particles"] == "Particle images (.star)."
     assert read_attribute_texts(Config)["output"] == "Where results go."
     assert set(read_attribute_texts(Config)) == {f.name for f in fields(Config)} - {"undocumented"}
 

@@ -54,7 +54,7 @@ def _read_texts(body: Sequence[ast.stmt]) -> Iterator[tuple[str, str]]:
             and isinstance(following.value, ast.Constant)
             and isinstance(following.value.value, str)
         ):
-            yield statement.target.id, inspect.cleandoc(following.value.value)
+            yield statement.target.id, " ".join(following.value.value.split())
 
 
 def normalize(tokens: Sequence[str]) -> list[str]:
