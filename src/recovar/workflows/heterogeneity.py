@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 _BASIS_RANK = 64
 """Dimensions that columns of the covariance are reduced to."""
-_SHRINKAGE = 2.0
+_SHRINKAGE = 1.3
 """Multiple of the noise floor that variance in real space must exceed."""
 _VARIANCES = (4, 10, 20)
 """Numbers of components that maps of the variance are made of."""
