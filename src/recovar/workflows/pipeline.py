@@ -138,12 +138,17 @@ def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
     embedding = found.embeddings.largest
     real = int((embedding.reliability > _LEAST_RELIABILITY).sum())
     total = float(embedding.eigenvalues.sum())
-    logger.info(
-        "%d of %d components are seen in single images. Their share of the variance, and how far "
-        "images determine the coordinate:",
-        real,
-        len(embedding.eigenvalues),
-    )
+    if not real:
+        logger.info(
+            "No component is seen in single images: nothing varies, or too little is known."
+        )
+    else:
+        logger.info(
+            "%d of %d components are seen in single images. Their share of the variance, and how "
+            "far images determine the coordinate:",
+            real,
+            len(embedding.eigenvalues),
+        )
     for number in range(min(real, _MOST_LINES)):
         share = embedding.eigenvalues[number] / total
         logger.info(
