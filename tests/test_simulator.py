@@ -14,19 +14,18 @@ from recovar.core.projection import centring_factors
 from recovar.data.bank import ImageBank
 from recovar.data.mrc import read_volume
 from recovar.data.particles import read_particles
-from recovar.errors import InputError
 from recovar.records import load_arrays
 from recovar.simulate_scattering_potential import AtomicSpecimen, Atoms
 from recovar.simulator import (
     Choice,
     Conditions,
     Simulation,
-    VolumeSpecimen,
     draw_truth,
     noise_shape,
     random_stream,
     write_simulation,
 )
+from recovar.specimens import VolumeSpecimen
 
 GRID = Grid(16, 4.0)
 DISC = Disc(16, 7)
@@ -165,37 +164,6 @@ def test_the_signal_is_scaled_to_its_share_of_the_noise(ratio):
     volume = sim.volume(sim.truth.states[0])
     plain = SPECIMEN.volume(sim.truth.states[0], GRID)
     np.testing.assert_allclose(volume, sim.truth.amplitude * plain, rtol=1e-5)
-
-
-def test_volumes_are_sliced_as_atoms_are_seen():
-    # Trilinear slices at threefold oversampling, of atoms that reach to 0.4 of the box: 1.2 %.
-    # Sharper atoms ring to the edge of the box, where a volume ends and atoms do not.
-    specimen = AtomicSpecimen(lambda state: replace(atoms_at(state), b_factor=600.0))
-    volumes = np.stack([specimen.volume(np.array([s]), GRID) for s in (0.0, 2.0)])
-    rotations = simulation(20).truth.rotations
-    number = np.arange(20)[:, None] % 2
-    found = VolumeSpecimen(volumes).spectra(number, rotations, GRID)
-    expected = specimen.spectra(2.0 * number, rotations, GRID)
-    assert np.linalg.norm(found - expected) / np.linalg.norm(expected) < 0.02
-
-
-def test_states_between_volumes_are_mixtures():
-    volumes = np.random.default_rng(0).normal(size=(3, 16, 16, 16)).astype(np.float32)
-    specimen = VolumeSpecimen(volumes)
-    rotations = simulation(4).truth.rotations
-    mixed, *pure = (
-        specimen.spectra(np.full((4, 1), state), rotations, GRID) for state in (1.25, 1, 2)
-    )
-    np.testing.assert_allclose(mixed, 0.75 * pure[0] + 0.25 * pure[1], atol=1e-3)
-    between = specimen.volume(np.array([1.25]), GRID)
-    np.testing.assert_allclose(between, 0.75 * volumes[1] + 0.25 * volumes[2], atol=1e-5)
-
-
-@pytest.mark.parametrize("states", [[[2.5]], [[-0.1]], [[0.0, 1.0]]])
-def test_states_beyond_the_volumes_are_refused(states):
-    specimen = VolumeSpecimen(np.zeros((3, 16, 16, 16), np.float32))
-    with pytest.raises(InputError, match="one coordinate between 0 and 2"):
-        specimen.spectra(np.array(states), np.eye(3)[None], GRID)
 
 
 def test_drawn_conditions_are_as_asked():

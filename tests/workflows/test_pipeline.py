@@ -29,10 +29,10 @@ from recovar.run import Run
 from recovar.simulator import (
     Conditions,
     Simulation,
-    VolumeSpecimen,
     draw_truth,
     write_simulation,
 )
+from recovar.specimens import VolumeSpecimen
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import analyse_heterogeneity
 from recovar.workflows.inputs import read_inputs
