@@ -17,22 +17,19 @@ from recovar.compute.progress import Advance, Reporter
 from recovar.core.grid import Grid
 from recovar.data.mrc import write_volume
 from recovar.errors import InputError
+from recovar.invented_molecules import draw_hinged_states, invent_molecule
 from recovar.metrics import describe_population
 from recovar.records import PARTIAL, load_arrays, write_whole
-from recovar.simulate_scattering_potential import (
-    AtomicSpecimen,
-    draw_hinged_states,
-    invent_molecule,
-)
+from recovar.simulate_scattering_potential import AtomicSpecimen
 from recovar.simulator import (
     Choice,
     Conditions,
     Simulation,
-    Specimen,
     draw_truth,
     random_stream,
     write_simulation,
 )
+from recovar.specimens import Specimen
 from recovar.workflows.configs import DemoConfig, PipelineConfig
 from recovar.workflows.demo_picture import draw_demo
 from recovar.workflows.demo_scores import (
