@@ -38,9 +38,12 @@ CIF = """\
 data_made
 loop_
 _pdbx_struct_assembly.id
+_pdbx_struct_assembly.details
+_pdbx_struct_assembly.method_details
+_pdbx_struct_assembly.oligomeric_details
 _pdbx_struct_assembly.oligomeric_count
-1 1
-trimer 3
+1 author_defined_assembly ? monomeric 1
+trimer author_defined_assembly ? trimeric 3
 loop_
 _pdbx_struct_assembly_gen.assembly_id
 _pdbx_struct_assembly_gen.oper_expression
@@ -49,6 +52,7 @@ _pdbx_struct_assembly_gen.asym_id_list
 trimer 1,2,3 A
 loop_
 _pdbx_struct_oper_list.id
+_pdbx_struct_oper_list.type
 _pdbx_struct_oper_list.matrix[1][1]
 _pdbx_struct_oper_list.matrix[1][2]
 _pdbx_struct_oper_list.matrix[1][3]
@@ -61,9 +65,9 @@ _pdbx_struct_oper_list.matrix[3][1]
 _pdbx_struct_oper_list.matrix[3][2]
 _pdbx_struct_oper_list.matrix[3][3]
 _pdbx_struct_oper_list.vector[3]
-1 1 0 0 0 0 1 0 0 0 0 1 0
-2 0 -1 0 0 1 0 0 0 0 0 1 0
-3 1 0 0 0 0 1 0 0 0 0 1 7
+1 'identity operation' 1 0 0 0 0 1 0 0 0 0 1 0
+2 'point symmetry operation' 0 -1 0 0 1 0 0 0 0 0 1 0
+3 'helical symmetry operation' 1 0 0 0 0 1 0 0 0 0 1 7
 loop_
 _atom_site.group_PDB
 _atom_site.id
