@@ -4,154 +4,64 @@ All random choices come from counters keyed by the seed, the kind of choice and,
 image. So image 7 is the same bits whatever the block it is made in and the images after it.
 """
 
+import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from enum import IntEnum
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import scipy.fft
 from jaxtyping import Complex, Float, Int, Num
+from scipy import ndimage
 
-from recovar.core.ctf import Optics, transfer_function
+import recovar
+from recovar.acquisition import Choice, Guests, Kind, Truth, pixel_variance, random_stream
+from recovar.compute.progress import NoProgress, Progress
+from recovar.core.ctf import transfer_function
+from recovar.core.exposure_numba import (
+    add_disc,
+    add_shifted,
+    multiply_transfer,
+    transfer_parameters,
+)
 from recovar.core.frequencies import Disc
 from recovar.core.grid import Grid, expand_shells, image_radii
-from recovar.core.poses import random_rotations
+from recovar.core.masks import soft_edge
 from recovar.data import ImageTable
 from recovar.data.cryosparc import write_cs
 from recovar.data.legacy import write_ctf_pickle, write_poses_pickle
 from recovar.data.mrc import StackWriter, write_volume
 from recovar.data.star import write_particles
-from recovar.records import save_arrays
+from recovar.errors import InputError
+from recovar.records import save_arrays, write_whole
 from recovar.specimens import Specimen
 
-BLOCK = 256
-"""Images that are made at a time; no result depends on it."""
-
-
-class Choice(IntEnum):
-    """What a stream of random numbers decides."""
-
-    ROTATION = 0
-    VIEW = 1
-    PREFERENCE = 2
-    SHIFT = 3
-    DEFOCUS = 4
-    CONTRAST = 5
-    NOISE = 6
-    STATE = 7
-    SPECIMEN = 8
-
-
-def random_stream(seed: int, choice: Choice, image: int = 0) -> np.random.Generator:
-    """Start the stream of random numbers for one kind of choice, and for noise for one image."""
-    return np.random.Generator(np.random.Philox(key=[seed, image], counter=[0, 0, 0, choice]))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conditions:
-    """How the images of a data set differ from one another."""
-
-    defocus: tuple[float, float] = (8_000.0, 25_000.0)
-    """Å, from and to."""
-    astigmatism: float = 150.0
-    """Largest difference of a defocus from its mean over directions, in Å."""
-    voltage: float = 300.0
-    """kV."""
-    spherical_aberration: float = 2.7
-    """mm."""
-    amplitude_contrast: float = 0.1
-    shift: float = 5.0
-    """Standard deviation along x and y, in Å."""
-    contrast: float = 0.15
-    """Standard deviation of the factor that multiplies an image's signal; its mean is 1."""
-    preferred: float = 0.3
-    """Share of images that are seen about along the y axis; the rest is seen from anywhere."""
-    preferred_spread: float = 0.3
-    """Spread of the preferred views in radians."""
+_BLOCK_PIXELS = 1 << 24
+"""Pixels of images that are made at a time; no result depends on it."""
+_STILL = np.zeros(2)
+_MASK_BLUR = 8.0
+"""Å, standard deviation of the blur before the threshold."""
+_MASK_THRESHOLD = 0.08
+"""Of the largest density of a volume."""
+_MASK_MARGIN = 12.0
+"""Å from the molecule to where the mask begins to fall."""
+_MASK_EDGE = 20.0
+"""Å over which it falls."""
 
 
 @dataclass(frozen=True)
-class Truth:
-    """All that is known about simulated images."""
+class _Shown:
+    """Projections that the images of a block add up."""
 
-    states: Num[np.ndarray, "images coordinates"]
-    """State of the specimen in every image."""
-    rotations: Float[np.ndarray, "images 3 3"]
-    shifts: Float[np.ndarray, "images 2"]
-    """Offsets in Å that centre the images; the images carry the opposite."""
-    optics: Optics
-    contrast: Float[np.ndarray, " images"]
-    """Factor of the signal."""
-    noise: Float[np.ndarray, " shells"]
-    """Variance of the unnormalized coefficients of the noise; the last value continues."""
-    seed: int
-    """Makes the noise."""
-    amplitude: float = 1.0
-    """Factor from the specimen's volumes to those that the images show."""
-
-
-def draw_truth(
-    states: Num[np.ndarray, "images coordinates"], grid: Grid, conditions: Conditions, seed: int
-) -> Truth:
-    """Draw poses, optics and contrast for images of given states; noise is as in `noise_shape`."""
-    count = len(states)
-    choices = random_stream(seed, Choice.DEFOCUS).random((count, 3))
-    defocus = conditions.defocus[0] + np.ptp(conditions.defocus) * choices[:, 0]
-    difference = conditions.astigmatism * choices[:, 1]
-    contrast = random_stream(seed, Choice.CONTRAST).normal(1.0, conditions.contrast, count)
-    shifts = random_stream(seed, Choice.SHIFT).normal(0.0, conditions.shift, (count, 2))
-    return Truth(
-        states=states,
-        rotations=_draw_rotations(count, conditions, seed),
-        shifts=shifts,
-        optics=Optics(
-            defocus_u=defocus + difference,
-            defocus_v=defocus - difference,
-            defocus_angle=np.pi * choices[:, 2],
-            voltage=np.full(count, conditions.voltage),
-            spherical_aberration=np.full(count, conditions.spherical_aberration),
-            amplitude_contrast=np.full(count, conditions.amplitude_contrast),
-            phase_shift=np.zeros(count),
-            b_factor=np.zeros(count),
-            scale=np.ones(count),
-        ),
-        contrast=np.maximum(0.1, contrast),
-        noise=noise_shape(grid),
-        seed=seed,
-    )
-
-
-def noise_shape(grid: Grid) -> Float[np.ndarray, " shells"]:
-    """Make up coloured noise: flat, and up to three times as strong below 1/40 Å.
-
-    Returns:
-        Variance of the unnormalized coefficients, scaled so that pixels have a variance of 1.
-    """
-    frequency = np.arange(grid.shells) / (grid.size * grid.voxel_size)
-    shape = 1 + 2 / (1 + (40 * frequency) ** 2)
-    return shape / _pixel_variance(shape, grid.size)
-
-
-def _pixel_variance(noise: Float[np.ndarray, " shells"], size: int) -> float:
-    k = np.fft.fftfreq(size, 1 / size)
-    return float(expand_shells(noise, np.hypot(k[:, None], k)).sum()) / size**4
-
-
-def _draw_rotations(
-    count: int, conditions: Conditions, seed: int
-) -> Float[np.ndarray, "images 3 3"]:
-    rotations = random_rotations(count, random_stream(seed, Choice.ROTATION))
-    spread = random_stream(seed, Choice.VIEW).normal(0, conditions.preferred_spread, (count, 3))
-    views = spread + np.array([0.0, 1.0, 0.0])
-    views /= np.linalg.norm(views, axis=1, keepdims=True)
-    across = rotations[:, 0] - (rotations[:, 0] * views).sum(1, keepdims=True) * views
-    across /= np.linalg.norm(across, axis=1, keepdims=True)
-    preferred = np.stack([across, np.cross(views, across), views], axis=1)
-    chosen = random_stream(seed, Choice.PREFERENCE).random(count) < conditions.preferred
-    return np.where(chosen[:, None, None], preferred, rotations)
+    spectra: Complex[np.ndarray, "shown pixels"]
+    shifts: Float[np.ndarray, "shown 2"]
+    """Offsets (x, y) in pixels that centre them."""
+    ends: Int[np.ndarray, " images"]
+    """Where those of each image of the block end; they start where the previous ones end."""
 
 
 @dataclass(frozen=True)
@@ -164,116 +74,288 @@ class Simulation:
     delocalized: bool = True
     """Whether the transfer function acts in a field of twice the box, so that what it carries out
     of an image is lost; else it comes in again at the other side."""
+    premultiplied: bool = False
+    """Whether images with their noise are multiplied by the transfer function once more, in the
+    same field, as programs do that extract such images from micrographs."""
+    other: Specimen | None = None
+    """What images of the kind `Kind.OTHER` show."""
+
+    def __post_init__(self) -> None:
+        if self.other is None and len(self.truth.others):
+            raise InputError(
+                f"{len(self.truth.others)} images show another molecule, but there is none. Give "
+                "`other`."
+            )
 
     def __len__(self) -> int:
         """Count the images."""
         return len(self.truth.states)
 
     def signals(self, rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k y x"]:
-        """Make images without noise."""
-        truth = self.truth
-        spectra = self.specimen.spectra(truth.states[rows], truth.rotations[rows], self.grid)
-        spectra *= (truth.amplitude * truth.contrast[rows, None]).astype(np.float32)
-        disc = Disc(self.grid.size, self.grid.largest_radius)
-        return self._map(self._expose, rows, disc.to_spectra(spectra))
+        """Make images without noise and without a baseline."""
+        return self._make(rows, noisy=False)
 
     def images(self, rows: Int[np.ndarray, " k"]) -> Float[np.ndarray, "k y x"]:
         """Make images with noise, as a detector would give them."""
-        deviation = np.sqrt(expand_shells(self.truth.noise, image_radii(self.grid.size)))
-        deviation = (deviation / self.grid.size).astype(np.float32)
+        return self._make(rows, noisy=True)
 
-        def degrade(row: int, signal: np.ndarray) -> np.ndarray:
-            stream = random_stream(self.truth.seed, Choice.NOISE, row)
-            white = stream.standard_normal(signal.shape, np.float32)
-            return signal + scipy.fft.irfft2(np.asarray(scipy.fft.rfft2(white)) * deviation)
-
-        return self._map(degrade, rows, self.signals(rows))
-
-    def blocks(self) -> Iterator[Float[np.ndarray, "k y x"]]:
-        """Make all images, block by block."""
-        for start in range(0, len(self), BLOCK):
-            yield self.images(np.arange(start, min(start + BLOCK, len(self))))
+    @property
+    def block_size(self) -> int:
+        """Images that are best made at a time."""
+        return int(np.clip(_BLOCK_PIXELS // self.grid.size**2, 8, 256))
 
     def volume(self, state: Num[np.ndarray, " coordinates"]) -> Float[np.ndarray, "z y x"]:
         """Sample the specimen in one state, on the scale of the images."""
         volume = self.specimen.volume(state, self.grid)
         return (self.truth.amplitude * volume).astype(np.float32)
 
-    def at_signal_to_noise(self, ratio: float, sample: int = 256) -> "Simulation":
+    def at_signal_to_noise(self, ratio: float, sample: int = 1024) -> "Simulation":
         """Scale the specimen so that pixels have a given ratio of signal to noise variance.
 
-        Args:
-            ratio: Mean square of the signal over that of the noise, all pixels of the box.
-            sample: The signal is measured on this many of the first images.
-        """
-        power = np.square(self.signals(np.arange(min(sample, len(self)))), dtype=np.float64).mean()
-        wanted = ratio * _pixel_variance(self.truth.noise, self.grid.size)
-        amplitude = self.truth.amplitude * (wanted / power) ** 0.5
-        return replace(self, truth=replace(self.truth, amplitude=float(amplitude)))
+        The signal is that of the images that show the molecule and of nothing else in them: its
+        mean square over all pixels of the box, without noise and baseline, with contrast and
+        transfer function (once). The noise is the variance of the pixels of all images.
 
-    def _map(
-        self,
-        function: Callable[[int, np.ndarray], np.ndarray],
-        rows: Int[np.ndarray, " k"],
-        images: np.ndarray,
-    ) -> Float[np.ndarray, "k y x"]:
+        Args:
+            ratio: The mean square of the one over the variance of the other.
+            sample: The signal is measured on at most so many images all over the set, apart from
+                their contrasts, which are all known.
+
+        Raises:
+            InputError: If no image shows the molecule.
+        """
+        truth = self.truth
+        rows = np.flatnonzero(truth.kind == Kind.MOLECULE)
+        if not rows.size:
+            raise InputError("No image shows the molecule, so it cannot be scaled. Make some.")
+        strength = np.square(truth.contrast[rows]).mean()
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(np.int64))]
+        alone = replace(truth, neighbours=_guests_of(truth.neighbours, np.zeros(0, np.int64)))
+        plain = replace(self, truth=alone, premultiplied=False)
+        power = sum(
+            float(np.square(plain.signals(block), dtype=np.float64).mean((1, 2)).sum())
+            for block in np.array_split(rows, -(-len(rows) // self.block_size))
+        )
+        power *= strength / np.square(truth.contrast[rows]).sum()
+        noise = pixel_variance(truth.noise, self.grid.size) * np.square(truth.noise_scale).mean()
+        amplitude = truth.amplitude * (ratio * noise / power) ** 0.5
+        return replace(self, truth=replace(truth, amplitude=float(amplitude)))
+
+    def _make(self, rows: Int[np.ndarray, " k"], *, noisy: bool) -> Float[np.ndarray, "k y x"]:
         """Work on every image alone, so that no result depends on its neighbours in a block."""
+        shown = self._show(rows)
+        parameters = transfer_parameters(self.truth.optics[rows])
+        size = self.grid.size
+        images = np.empty((len(rows), size, size), np.float32)
+
+        def make(i: int) -> None:
+            part = slice(shown.ends[i - 1] if i else 0, shown.ends[i])
+            field = self._add_up(shown.spectra[part], shown.shifts[part])
+            images[i] = self._expose(field, parameters[i], int(rows[i]), noisy=noisy)
+
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            return np.stack(list(pool.map(function, rows.tolist(), images)))
+            list(pool.map(make, range(len(rows))))
+        return images
+
+    def _show(self, rows: Int[np.ndarray, " k"]) -> _Shown:
+        """Project all molecules that images show."""
+        truth, size = self.truth, len(self._disc)
+        own = np.flatnonzero(np.isin(truth.kind[rows], (Kind.MOLECULE, Kind.OFF_CENTRE)))
+        row = rows[own]
+        seen = [
+            (
+                self.specimen,
+                own,
+                Guests(row, truth.states[row], truth.rotations[row], truth.offset[row]),
+            )
+        ]
+        for specimen, guests in ((self.other, truth.others), (self.specimen, truth.neighbours)):
+            places, found = _find(guests.rows, rows)
+            if specimen is not None:
+                seen.append((specimen, places, _guests_of(guests, found)))
+        seen = [(specimen, places, guests) for specimen, places, guests in seen if len(guests)]
+        owner = np.concatenate([np.zeros(0, np.int64), *(places for _, places, _ in seen)])
+        spectra = [
+            specimen.spectra(guests.states, guests.rotations, self.grid)
+            for specimen, _, guests in seen
+        ]
+        offsets = np.concatenate([np.zeros((0, 2)), *(guests.offsets for _, _, guests in seen)])
+        order = np.argsort(owner, kind="stable")
+        owner = owner[order]
+        values = np.concatenate([np.zeros((0, size), np.complex64), *spectra])[order]
+        values *= (truth.amplitude * truth.contrast[rows[owner], None]).astype(np.float32)
+        shifts = (truth.shifts[rows[owner]] - offsets[order]) / self.grid.voxel_size
+        ends = np.searchsorted(owner, np.arange(len(rows)), side="right")
+        return _Shown(values, shifts, ends)
+
+    def _add_up(
+        self, spectra: Complex[np.ndarray, "shown pixels"], shifts: Float[np.ndarray, "shown 2"]
+    ) -> Complex[np.ndarray, "v half"]:
+        """Put projections at their places in the field, in Fourier space.
+
+        The box is the corner of a wide field, with its origin in its own middle.
+        """
+        size, disc = self.grid.size, self._disc
+        total = np.zeros((self._field, self._field // 2 + 1), np.complex64)
+        if not self.delocalized:
+            for values, shift in zip(spectra, shifts, strict=True):
+                add_disc(total, values, disc, shift)
+            return total
+        for values, shift in zip(spectra, shifts, strict=True):
+            narrow = np.zeros((size, size // 2 + 1), np.complex64)
+            add_disc(narrow, values, disc, _STILL)
+            add_shifted(total, _to_field(np.asarray(scipy.fft.irfft2(narrow)), self._field), shift)
+        return total
 
     def _expose(
-        self, row: int, spectrum: Complex[np.ndarray, "y half"]
+        self,
+        field: Complex[np.ndarray, "v half"],
+        parameters: Float[np.ndarray, " 7"],
+        row: int,
+        *,
+        noisy: bool,
     ) -> Float[np.ndarray, "y x"]:
-        """Shift a projection and pass it through the microscope."""
-        size = self.grid.size
-        image = scipy.fft.fftshift(scipy.fft.irfft2(spectrum))
-        margin = size // 2 if self.delocalized else 0
-        field = size + 2 * margin
-        y = scipy.fft.fftfreq(field, self.grid.voxel_size)[:, None]
-        x = scipy.fft.rfftfreq(field, self.grid.voxel_size)
-        optics, shift = self.truth.optics[np.array([row])], self.truth.shifts[row]
-        transfer = transfer_function(optics, *np.broadcast_arrays(x, y))[0]
-        carried = transfer * np.exp(2j * np.pi * (shift[0] * x + shift[1] * y))
-        spread = np.asarray(scipy.fft.rfft2(np.pad(image, margin))) * carried.astype(np.complex64)
-        inside = slice(margin, margin + size)
-        return np.asarray(scipy.fft.irfft2(spread))[inside, inside]
+        """Pass a field through the microscope, add noise, and cut out the image."""
+        step = 1 / (self._field * self.grid.voxel_size)
+        multiply_transfer(field, step, parameters)
+        within = self.premultiplied or not self.delocalized
+        if noisy and within:
+            field += self._noise(row, self._field)
+        if self.premultiplied:
+            multiply_transfer(field, step, parameters)
+        image = _from_field(field, self.grid.size)
+        if not noisy:
+            return image
+        if not within:
+            image += np.asarray(scipy.fft.irfft2(self._noise(row, self.grid.size)))
+        return image + np.float32(self.truth.baseline[row])
+
+    def _noise(self, row: int, size: int) -> Complex[np.ndarray, "v half"]:
+        """Make the noise of one image in a field of some size."""
+        stream = random_stream(self.truth.seed, Choice.NOISE, row)
+        noise = np.asarray(scipy.fft.rfft2(stream.standard_normal((size, size), np.float32)))
+        noise *= self._deviation * np.float32(self.truth.noise_scale[row])
+        return noise
+
+    @property
+    def _field(self) -> int:
+        """Side of the field that the transfer function acts in."""
+        return 2 * self.grid.size if self.delocalized else self.grid.size
+
+    @cached_property
+    def _disc(self) -> Disc:
+        return Disc(self.grid.size, self.grid.largest_radius)
+
+    @cached_property
+    def _deviation(self) -> Float[np.ndarray, "v half"]:
+        """Factors that colour white noise, in the field where it is made."""
+        size = self._field if self.premultiplied else self.grid.size
+        radii = image_radii(size) * (self.grid.size / size)
+        return (np.sqrt(expand_shells(self.truth.noise, radii)) / self.grid.size).astype(np.float32)
+
+
+def _guests_of(guests: Guests, places: Int[np.ndarray, " chosen"]) -> Guests:
+    return Guests(*(values[places] for values in vars(guests).values()))
+
+
+def _find(
+    rows: Int[np.ndarray, " guests"], wanted: Int[np.ndarray, " k"]
+) -> tuple[Int[np.ndarray, " found"], Int[np.ndarray, " found"]]:
+    """Find ascending, distinct rows: their places in `wanted`, and in `rows`."""
+    place = np.searchsorted(rows, wanted)
+    found = np.flatnonzero(np.append(rows, -1)[place] == wanted)
+    return found, place[found]
+
+
+def _to_field(image: Float[np.ndarray, "y x"], size: int) -> Complex[np.ndarray, "v half"]:
+    """Transform an image in the corner of an empty field; its rows alone hold something."""
+    rows = scipy.fft.rfft(image, n=size, axis=1)
+    return np.asarray(scipy.fft.fft(rows, n=size, axis=0, overwrite_x=True))
+
+
+def _from_field(field: Complex[np.ndarray, "v half"], size: int) -> Float[np.ndarray, "y x"]:
+    """Transform a field back, and only the rows that the corner needs."""
+    rows = np.asarray(scipy.fft.ifft(field, axis=0, overwrite_x=True))[:size]
+    return np.asarray(scipy.fft.irfft(rows, n=len(field), axis=1))[:, :size]
+
+
+def _same(states: Num[np.ndarray, "n coordinates"]) -> Num[np.ndarray, "n coordinates"]:
+    return states
+
+
+@dataclass(frozen=True)
+class TrueStates:
+    """States whose volumes are written as truth."""
+
+    states: Num[np.ndarray, "volumes coordinates"]
+    """Of the specimen."""
+    weights: Float[np.ndarray, " volumes"]
+    """Share of the molecules that each stands for."""
+    targets: Num[np.ndarray, "targets coordinates"]
+    """States that results are compared with one by one."""
+    latent: Callable[[Num[np.ndarray, "n coordinates"]], Num[np.ndarray, "n latent"]] = _same
+    """Turns states into coordinates that mean something, such as frames into their angles."""
 
 
 def write_simulation(
-    simulation: Simulation, directory: Path, states: Num[np.ndarray, "volumes coordinates"]
+    simulation: Simulation,
+    directory: Path,
+    true: TrueStates,
+    *,
+    dtype: type[np.float32 | np.float16] = np.float32,
+    about: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write images with their poses and optics in all formats that are read, and the truth.
 
-    Makes `particles.mrcs`, `particles.star`, `particles.cs`, `poses.pkl`, `ctf.pkl`, and in
-    `truth/` the arrays of `Truth` with the volumes of some states.
+    Makes `particles.mrcs`, `particles.star`, `particles.cs`, `poses.pkl` and `ctf.pkl`, which has
+    no place for B-factors and scales, and the directory `truth`.
 
     Args:
         simulation: What to write.
         directory: Where; it is made if it is missing.
-        states: States whose volumes are written, on the scale of the images.
+        true: States whose volumes are written, on the scale of the images.
+        dtype: Of the pixels in the stack.
+        about: What `truth/meta.json` says beyond box, pixel size, seed and version.
+        progress: Who is told how far it is.
+
+    Raises:
+        InputError: If pixels are too large for float16.
     """
-    grid, truth = simulation.grid, simulation.truth
+    progress = NoProgress() if progress is None else progress
     (directory / "truth").mkdir(parents=True, exist_ok=True)
-    with StackWriter(directory / "particles.mrcs", grid.voxel_size) as writer:
-        for images in simulation.blocks():
-            writer.append(images)
+    _write_stack(simulation, directory / "particles.mrcs", dtype, progress)
+    grid, truth = simulation.grid, simulation.truth
     table = _table(simulation, directory / "particles.star")
     write_particles(directory / "particles.star", table)
     write_cs(directory / "particles.cs", table, np.arange(1, len(table) + 1, dtype=np.uint64))
     fractions = truth.shifts / (grid.size * grid.voxel_size)
     write_poses_pickle(directory / "poses.pkl", truth.rotations, fractions)
     write_ctf_pickle(directory / "ctf.pkl", truth.optics, grid.size, grid.voxel_size)
-    plain = {name: value for name, value in vars(truth).items() if name != "optics"}
-    save_arrays(
-        directory / "truth" / "truth.npz", **plain, **vars(truth.optics), volume_states=states
-    )
-    for number, state in enumerate(states):
-        path = directory / "truth" / f"volume_{number:03d}.mrc"
-        write_volume(path, simulation.volume(state), grid.voxel_size)
+    _write_truth(simulation, directory / "truth", true, about or {})
+    _write_volumes(simulation, directory / "truth", true, progress)
+
+
+def _write_stack(
+    simulation: Simulation, path: Path, dtype: type[np.float32 | np.float16], progress: Progress
+) -> None:
+    """Make images sorted by state, so that few states are at hand at a time."""
+    order = np.lexsort(simulation.truth.states.T)
+    with (
+        StackWriter(path, simulation.grid.voxel_size, dtype) as writer,
+        progress.task("Images", len(simulation)) as advance,
+    ):
+        for start in range(0, len(order), simulation.block_size):
+            rows = np.sort(order[start : start + simulation.block_size])
+            writer.place(rows, simulation.images(rows))
+            advance(len(rows))
 
 
 def _table(simulation: Simulation, source: Path) -> ImageTable:
-    count, grid = len(simulation), simulation.grid
+    count, grid, truth = len(simulation), simulation.grid, simulation.truth
+    tilts = bool(truth.dose.any())
+    lens = truth.optics[np.arange(1)]
+    dark = transfer_function(lens, np.zeros(1), np.zeros(1)).item() < 0
     return ImageTable(
         source=source,
         stacks=("particles.mrcs",),
@@ -282,8 +364,78 @@ def _table(simulation: Simulation, source: Path) -> ImageTable:
         identity=np.arange(count),
         box=np.full(count, grid.size),
         pixel_size=np.full(count, grid.voxel_size),
-        rotations=simulation.truth.rotations,
-        shifts=simulation.truth.shifts,
-        optics=simulation.truth.optics,
-        sign=-1,
+        rotations=truth.rotations,
+        shifts=truth.shifts,
+        optics=truth.optics,
+        particle=truth.particle if tilts else None,
+        dose=truth.dose if tilts else None,
+        premultiplied=simulation.premultiplied,
+        sign=-1 if dark and not simulation.premultiplied else 1,
     )
+
+
+def _write_truth(
+    simulation: Simulation, directory: Path, true: TrueStates, about: Mapping[str, Any]
+) -> None:
+    """Write what is known about images, in the layout that scores are computed from."""
+    grid, truth = simulation.grid, simulation.truth
+    meta = {
+        "recovar": recovar.__version__,
+        "box": grid.size,
+        "apix": grid.voxel_size,
+        "n": len(simulation),
+        "seed": truth.seed,
+        **about,
+    }
+    with write_whole(directory / "meta.json") as partial:
+        partial.write_text(json.dumps(meta, indent=1) + "\n")
+    shells = np.minimum(np.arange(grid.size // 2 + 1), len(truth.noise) - 1)
+    variance = truth.noise[shells] / grid.size**2 * np.square(truth.noise_scale).mean()
+    with write_whole(directory / "noise_radial.npy") as partial:
+        np.save(partial, variance)
+    discrete = truth.states.shape[1] == 1 and truth.states.dtype.kind in "iu"
+    molecule = np.isin(truth.kind, (Kind.MOLECULE, Kind.OFF_CENTRE))
+    state = np.where(molecule, truth.states[:, 0], -1) if discrete else np.full(len(truth.kind), -1)
+    records = ("optics", "others", "neighbours")
+    arrays = {name: value for name, value in vars(truth).items() if name not in records}
+    for name in ("others", "neighbours"):
+        guests = vars(getattr(truth, name)).items()
+        arrays |= {f"{name}_{field}": values for field, values in guests}
+    latent = _plain(true.latent(truth.states))
+    save_arrays(
+        directory / "per_image.npz", latent=latent, state=state, **arrays, **vars(truth.optics)
+    )
+    save_arrays(
+        directory / "grid.npz", latent=_plain(true.latent(true.states)), weights=true.weights
+    )
+    save_arrays(directory / "targets.npz", latent=_plain(true.latent(true.targets)))
+
+
+def _plain(latent: Num[np.ndarray, "n latent"]) -> Num[np.ndarray, "*values"]:
+    """Make a list of values where there is one coordinate."""
+    return latent[:, 0] if latent.shape[1] == 1 else latent
+
+
+def _write_volumes(
+    simulation: Simulation, directory: Path, true: TrueStates, progress: Progress
+) -> None:
+    """Write true volumes, their mean, and a soft mask around all of them."""
+    grid = simulation.grid
+    mean = np.zeros(grid.volume_shape)
+    union = np.zeros(grid.volume_shape, bool)
+    with progress.task("True volumes", len(true.states) + len(true.targets), "volumes") as advance:
+        for number, (state, weight) in enumerate(zip(true.states, true.weights, strict=True)):
+            volume = simulation.volume(state)
+            write_volume(directory / f"vol_{number:04d}.mrc", volume, grid.voxel_size)
+            mean += weight * volume
+            blurred = ndimage.gaussian_filter(volume, _MASK_BLUR / grid.voxel_size)
+            union |= blurred > _MASK_THRESHOLD * blurred.max()
+            advance(1)
+        for number, state in enumerate(true.targets):
+            volume = simulation.volume(state)
+            write_volume(directory / f"target_{number:02d}.mrc", volume, grid.voxel_size)
+            advance(1)
+    distance = np.asarray(ndimage.distance_transform_edt(~union)) * grid.voxel_size
+    mask = soft_edge(distance <= _MASK_MARGIN, _MASK_EDGE / grid.voxel_size)
+    write_volume(directory / "mean.mrc", mean, grid.voxel_size)
+    write_volume(directory / "mask.mrc", mask, grid.voxel_size)

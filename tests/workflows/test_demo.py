@@ -112,9 +112,8 @@ def test_a_data_set_that_was_not_finished_is_made_again(tmp_path):
     partial.parent.mkdir()
     partial.write_bytes(b"half of it")
     simulation = make_simulation(DemoConfig(n_images=100, box=24))
-    molecules = make_molecules(simulation, SilentReporter())
-    write_data(tmp_path / "data", simulation, molecules, SilentReporter())
-    assert len(load_arrays(tmp_path / "data" / "truth" / "truth.npz")["states"]) == 100
+    write_data(tmp_path / "data", simulation, SilentReporter())
+    assert len(load_arrays(tmp_path / "data" / "truth" / "per_image.npz")["states"]) == 100
     assert not partial.exists()
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from problems import Molecule
 
+from recovar.acquisition import Conditions, draw_truth
 from recovar.cli import main
 from recovar.compute.executors import LocalExecutor
 from recovar.core import fourier
@@ -26,12 +27,7 @@ from recovar.data.star import read_star, read_star_table, write_particles
 from recovar.manifest import read_manifest
 from recovar.maximization import bytes_of_sums
 from recovar.run import Run
-from recovar.simulator import (
-    Conditions,
-    Simulation,
-    draw_truth,
-    write_simulation,
-)
+from recovar.simulator import Simulation, TrueStates, write_simulation
 from recovar.specimens import VolumeSpecimen
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import analyse_heterogeneity
@@ -57,7 +53,8 @@ def data(tmp_path_factory) -> Path:
     states = (np.arange(COUNT) % 2)[:, None]
     truth = draw_truth(states, GRID, Conditions(contrast=0.1, preferred=0.0), 0)
     simulation = Simulation(VolumeSpecimen(two_states()), GRID, truth).at_signal_to_noise(0.5)
-    write_simulation(simulation, directory, np.array([[0.0], [1.0]]))
+    both = np.array([[0.0], [1.0]])
+    write_simulation(simulation, directory, TrueStates(both, np.full(2, 0.5), both))
     return directory
 
 
@@ -116,7 +113,7 @@ def test_volumes_along_the_component_go_from_state_to_state(run, data):
     states = np.arange(COUNT) % 2
     means = [z[states == state].mean() for state in (0, 1)]
     ends = [volume(run, "mean") + mean * volume(run, "eigen_pos000") for mean in means]
-    truth = [read_volume(data / "truth" / f"volume_{state:03d}.mrc").values for state in (0, 1)]
+    truth = [read_volume(data / "truth" / f"vol_{state:04d}.mrc").values for state in (0, 1)]
     found, wanted = ends[1] - ends[0], truth[1] - truth[0]
     assert np.vdot(found, wanted) > 0.6 * np.linalg.norm(found) * np.linalg.norm(wanted)
     mean = volume(run, "mean")

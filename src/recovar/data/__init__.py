@@ -44,6 +44,10 @@ class ImageTable:
     optics: Optics | None = None
     half: Int8[np.ndarray, " images"] | None = None
     """Half set, 0 or 1."""
+    particle: Int64[np.ndarray, " images"] | None = None
+    """Which particle an image shows, where it is one of a tilt series."""
+    dose: Float64[np.ndarray, " images"] | None = None
+    """Electrons per Å² that a particle received before the image of a tilt series."""
     premultiplied: bool = False
     """Whether the images were multiplied by their transfer function."""
     sign: int | None = None
@@ -74,6 +78,23 @@ def select_rows(record: Record, rows: Int64[np.ndarray, " chosen"]) -> Record:
         if isinstance(value, np.ndarray | Optics)
     }
     return replace(record, **chosen)
+
+
+def damping(path: Path, name: str, values: Float64[np.ndarray, " images"]) -> np.ndarray:
+    """Take B-factors of images as files state them: with either sign they damp, exp(−|B| s²/4).
+
+    RELION damps with positive values, Warp and M write −4 times the dose for the same thing.
+
+    Raises:
+        InputError: If some are positive and some negative.
+    """
+    if (values > 0).any() and (values < 0).any():
+        raise InputError(
+            f"{path}: expected values of one sign for {name}, found {values.min():g} and "
+            f"{values.max():g}. RELION damps with positive values, Warp with negative ones; use "
+            "one of them for all images."
+        )
+    return np.abs(values)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from recovar.core.ctf import Optics
 from recovar.core.poses import rotations_from_rotation_vectors
-from recovar.data import ImageTable, written_whole
+from recovar.data import ImageTable, damping, written_whole
 from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,10 @@ _CTF_FIELDS = {
     "spherical_aberration": "ctf/cs_mm",
     "amplitude_contrast": "ctf/amp_contrast",
     "phase_shift": "ctf/phase_shift_rad",
+    "b_factor": "ctf/bfactor",
+    "scale": "ctf/scale",
 }
+_CTF_DEFAULTS = {"phase_shift": 0.0, "b_factor": 0.0, "scale": 1.0}
 _IGNORED = ("ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag", "ctf/shift_A")
 
 
@@ -283,13 +286,15 @@ def _poses(
 
 def _optics(tables: _Tables) -> tuple[Optics | None, str]:
     values = {name: tables.get(field) for name, field in _CTF_FIELDS.items()}
-    if values["phase_shift"] is None:
-        values["phase_shift"] = np.zeros(len(tables))
+    for name, default in _CTF_DEFAULTS.items():
+        if values[name] is None:
+            values[name] = np.full(len(tables), default)
     missing = [_CTF_FIELDS[name] for name, value in values.items() if value is None]
     if missing:
         return None, f"missing fields: {', '.join(missing)}"
-    values["b_factor"], values["scale"] = np.zeros(len(tables)), np.ones(len(tables))
-    return Optics(**{name: np.asarray(v, np.float32) for name, v in values.items()}), ""
+    arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
+    arrays["b_factor"] = damping(tables.path, _CTF_FIELDS["b_factor"], arrays["b_factor"])
+    return Optics(**{name: value.astype(np.float32) for name, value in arrays.items()}), ""
 
 
 def _halves(alignments: _Alignments | None) -> Int8[np.ndarray, " images"] | None:

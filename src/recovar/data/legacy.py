@@ -133,12 +133,12 @@ class FractionalPoses:
     """Shifts as fractions of the box."""
 
 
-def read_poses_pickle(path: Path, images: int) -> FractionalPoses:
+def read_poses_pickle(path: Path, images: int | None = None) -> FractionalPoses:
     """Read rotations and shifts: a pickle of (rot, trans) or rot, or an npz with these names.
 
     Args:
         path: A .pkl or .npz file.
-        images: How many images there are.
+        images: How many images there are, where known.
 
     Raises:
         InputError: If the shapes are not (images, 3, 3) and (images, 2), or a shift exceeds 1,
@@ -152,9 +152,11 @@ def read_poses_pickle(path: Path, images: int) -> FractionalPoses:
             )
         content = (content["rot"], content["trans"]) if "trans" in content else content["rot"]
     if not isinstance(content, tuple | list) or len(content) != 2 or np.ndim(content[0]) != 3:
-        content = (content, np.zeros((images, 2)))
+        content = (content, None)
     rotations = _numeric(path, content[0], "rotations").astype(np.float64)
-    shifts = _numeric(path, content[1], "shifts").astype(np.float64)
+    images = len(np.atleast_1d(rotations)) if images is None else images
+    still = np.zeros((images, 2))
+    shifts = still if content[1] is None else _numeric(path, content[1], "shifts").astype(float)
     for what, array, wanted in (
         ("rotations", rotations, (images, 3, 3)),
         ("shifts", shifts, (images, 2)),
@@ -182,10 +184,14 @@ def write_poses_pickle(
     write_pickle(path, (np.asarray(rotations, np.float64), np.asarray(shift_fractions, np.float64)))
 
 
-def read_ctf_pickle(path: Path, images: int) -> Float64[np.ndarray, "images 9"]:
+def read_ctf_pickle(path: Path, images: int | None = None) -> Float64[np.ndarray, "images 9"]:
     """Read [box, Å/pixel, defocus U, V (Å), angle (°), kV, Cs (mm), contrast, phase (°)] rows.
 
     The pixel size belongs to the box of the same row. An npz holds them as `ctf`.
+
+    Args:
+        path: A .pkl, .npy or .npz file.
+        images: How many images there are, where known.
 
     Raises:
         InputError: If the shape is not (images, 9) or a value is not finite.
@@ -198,6 +204,7 @@ def read_ctf_pickle(path: Path, images: int) -> Float64[np.ndarray, "images 9"]:
             )
         content = content["ctf"]
     rows = _numeric(path, content, "CTF parameters").astype(np.float64)
+    images = len(np.atleast_1d(rows)) if images is None else images
     if rows.shape != (images, 9):
         raise InputError(
             f"{path}: expected CTF parameters of shape {(images, 9)} for {images} images, found "

@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import BinaryIO, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Num
+from jaxtyping import Float, Float32, Int, Num
 
 from recovar.data import written_whole
 from recovar.errors import InputError
@@ -213,7 +213,7 @@ def write_volume(path: Path, values: Float[np.ndarray, "z y x"], voxel_size: flo
     values = np.ascontiguousarray(values, "<f4")
     with written_whole(path) as temporary, temporary.open("wb") as file:
         statistics = _Statistics()
-        statistics.add(values, path)
+        statistics.add(np.arange(len(values)), values, path)
         file.write(_header_bytes(values.shape, values.dtype, voxel_size, statistics, volume=True))
         file.write(values.data)
 
@@ -226,15 +226,18 @@ def write_stack(path: Path, images: Float[np.ndarray, "images y x"], pixel_size:
 
 
 class StackWriter:
-    """Writes a stack batch by batch; the file appears under its name when the block ends well.
+    """Writes a stack in any order; the file appears under its name when the block ends well.
+
+    The same images at the same places make the same file, whatever the order of writing.
 
     Example:
         >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "two.mrcs"
+        >>> path = Path(tempfile.mkdtemp()) / "three.mrcs"
         >>> with StackWriter(path, pixel_size=1.5) as writer:
-        ...     writer.append(np.zeros((2, 8, 8)))
+        ...     writer.place(np.array([2, 0]), np.ones((2, 8, 8)))
+        ...     writer.place(np.array([1]), np.zeros((1, 8, 8)))
         >>> read_header(path).shape
-        (2, 8, 8)
+        (3, 8, 8)
     """
 
     def __init__(
@@ -245,28 +248,35 @@ class StackWriter:
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._whole = written_whole(path)
         self._statistics = _Statistics()
-        self._shape: tuple[int, ...] = (0, 0, 0)
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> "StackWriter":
         self._file = self._whole.__enter__().open("wb")
-        self._file.write(bytes(HEADER_BYTES))
         return self
 
     def append(self, images: Num[np.ndarray, "images y x"]) -> None:
-        """Add images at the end; all must have one size and finite values."""
+        """Add images after the last one."""
+        self.place(self._statistics.count + np.arange(len(images)), images)
+
+    def place(
+        self, rows: Int[np.ndarray, " images"], images: Num[np.ndarray, "images y x"]
+    ) -> None:
+        """Write images to their places, from 0; all must have one size and finite values."""
         if self._file is None:
             raise ValueError("A StackWriter takes images only inside its `with` block.")
-        if self._shape[0] and images.shape[1:] != self._shape[1:]:
+        shape = self._statistics.shape
+        if shape is not None and images.shape[1:] != shape:
             raise InputError(
-                f"{self._path}: expected images of {self._shape[1:]} pixels like those before, "
+                f"{self._path}: expected images of {shape} pixels like those before, "
                 f"got {images.shape[1:]}. Write them to another stack."
             )
         with np.errstate(over="ignore"):
             stored = np.ascontiguousarray(images, self._dtype)
-        self._statistics.add(stored, self._path)
-        self._shape = (self._shape[0] + len(stored), *stored.shape[1:])
-        self._file.write(stored.data)
+        self._statistics.add(rows, stored, self._path)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            if run.size:
+                self._file.seek(HEADER_BYTES + int(rows[run[0]]) * stored[0].nbytes)
+                self._file.write(stored[run[0] : run[-1] + 1].data)
 
     def __exit__(
         self,
@@ -276,47 +286,81 @@ class StackWriter:
     ) -> None:
         if self._file is None:
             return
+        missing = 0
         with self._file as file:
+            self._file = None
             if kind is None:
+                missing = self._statistics.missing
                 file.seek(0)
+                shape = (self._statistics.count, *(self._statistics.shape or (0, 0)))
                 file.write(
                     _header_bytes(
-                        self._shape, self._dtype, self._pixel_size, self._statistics, volume=False
+                        shape, self._dtype, self._pixel_size, self._statistics, volume=False
                     )
                 )
-        self._file = None
+        if missing:
+            lack = ValueError(
+                f"Expected every image up to the last to be written to {self._path} once, "
+                f"{missing} were not."
+            )
+            self._whole.__exit__(type(lack), lack, None)
+            raise lack
         self._whole.__exit__(kind, error, traceback)
 
 
 class _Statistics:
-    """Minimum, maximum, mean and deviation of values that come in batches."""
+    """Minimum, maximum, mean and deviation of sections that come in any order.
+
+    They are kept for every section and summed in the order of the rows, so that the order of
+    writing does not show.
+    """
 
     def __init__(self) -> None:
-        self._count, self._sum, self._squares = 0, 0.0, 0.0
-        self._low, self._high = np.inf, -np.inf
+        self._rows: list[np.ndarray] = []
+        self._each: list[np.ndarray] = []
+        self.count = 0
+        """One more than the last row."""
+        self.shape: tuple[int, ...] | None = None
+        """Shape of a section."""
 
-    def add(self, values: np.ndarray, path: Path) -> None:
+    def add(self, rows: np.ndarray, values: np.ndarray, path: Path) -> None:
+        """Take note of sections.
+
+        Raises:
+            InputError: If a value is not finite.
+        """
         if not values.size:
             return
-        low, high = float(values.min()), float(values.max())
-        if not np.isfinite(low) or not np.isfinite(high):
+        flat = values.reshape(len(values), -1)
+        low, high = flat.min(1).astype(np.float64), flat.max(1).astype(np.float64)
+        if not (np.isfinite(low).all() and np.isfinite(high).all()):
             raise InputError(
                 f"Cannot write {path}: expected values that are finite as {values.dtype.name}, "
                 "found NaN or infinity. Nothing was written."
             )
-        self._low, self._high = min(self._low, low), max(self._high, high)
-        self._count += values.size
-        for section in values:
-            self._sum += float(section.sum(dtype=np.float64))
-            self._squares += float(np.square(section, dtype=np.float64).sum())
+        sums = [float(section.sum(dtype=np.float64)) for section in flat]
+        squares = [float(np.square(section, dtype=np.float64).sum()) for section in flat]
+        self._rows.append(np.array(rows))
+        self._each.append(np.stack([low, high, sums, squares]))
+        self.count = max(self.count, int(rows.max()) + 1)
+        self.shape = values.shape[1:]
+
+    @property
+    def missing(self) -> int:
+        """How many rows were not given, or given more than once."""
+        given = np.bincount(np.concatenate([np.zeros(0, np.int64), *self._rows]))
+        return int((given != 1).sum())
 
     def for_header(self) -> np.ndarray:
         """Minimum, maximum, mean and root mean square deviation."""
-        if not self._count:
+        if self.shape is None:
             return np.zeros(4)
-        mean = self._sum / self._count
-        variance = max(0.0, self._squares / self._count - mean**2)
-        return np.array([self._low, self._high, mean, variance**0.5])
+        order = np.argsort(np.concatenate(self._rows))
+        low, high, sums, squares = np.concatenate(self._each, axis=1)[:, order]
+        pixels = len(order) * np.prod(self.shape)
+        mean = sums.sum() / pixels
+        variance = max(0.0, squares.sum() / pixels - mean**2)
+        return np.array([low.min(), high.max(), mean, variance**0.5])
 
 
 def _header_bytes(

@@ -2,10 +2,10 @@
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import TypeAlias, cast, overload
 from urllib.parse import unquote
 
 import numpy as np
@@ -14,12 +14,15 @@ from jaxtyping import Float64, Int8, Int32, Int64, Shaped
 
 from recovar.core.ctf import Optics
 from recovar.core.poses import relion_euler_from_rotations, rotations_from_relion_euler
-from recovar.data import ImageTable, written_whole
+from recovar.data import ImageTable, damping, written_whole
 from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 StarColumn: TypeAlias = Sequence[str] | np.ndarray
+
+_ROWS = 1 << 15
+"""Rows that are turned to text at a time."""
 
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _IGNORED = {
@@ -120,14 +123,17 @@ def write_star(path: Path, tables: Sequence[StarTable]) -> None:
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for table in tables:
             file.write(f"\n# version 30001\n\ndata_{table.name}\n\n")
-            columns = [_texts(path, column) for column in table.columns.values()]
             if table.loop:
                 file.write("loop_\n")
                 file.writelines(f"_{label} #{i}\n" for i, label in enumerate(table.columns, 1))
-                file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
-            else:
-                pairs = zip(table.columns, columns, strict=True)
-                file.writelines(f"_{label} {column[0]}\n" for label, column in pairs)
+            for start in range(0, len(table), _ROWS):
+                part = slice(start, start + _ROWS)
+                columns = [_texts(path, column[part]) for column in table.columns.values()]
+                if table.loop:
+                    file.writelines(" ".join(row) + "\n" for row in zip(*columns, strict=True))
+                else:
+                    pairs = zip(table.columns, columns, strict=True)
+                    file.writelines(f"_{label} {column[0]}\n" for label, column in pairs)
             file.write("\n")
 
 
@@ -435,11 +441,16 @@ def _optics(particles: _Particles) -> tuple[Optics | None, str]:
     if missing:
         return None, f"missing columns: {', '.join(missing)}"
     values = {name: value for name, value in found.items() if value is not None}
-    phase_shift = particles.numbers("rlnPhaseShift")
-    count = len(particles)
-    values["defocus_angle"] = np.deg2rad(values["defocus_angle"])
-    values["phase_shift"] = np.zeros(count) if phase_shift is None else np.deg2rad(phase_shift)
-    values["b_factor"], values["scale"] = np.zeros(count), np.ones(count)
+    for name, label, default in (
+        ("phase_shift", "rlnPhaseShift", 0.0),
+        ("b_factor", "rlnCtfBfactor", 0.0),
+        ("scale", "rlnCtfScalefactor", 1.0),
+    ):
+        given = particles.numbers(label)
+        values[name] = np.full(len(particles), default) if given is None else given
+    for name in ("defocus_angle", "phase_shift"):
+        values[name] = np.deg2rad(values[name])
+    values["b_factor"] = damping(particles.path, "_rlnCtfBfactor", values["b_factor"])
     return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
 
 
@@ -457,7 +468,9 @@ def write_particles(path: Path, table: ImageTable) -> None:
     """Write particles in the way of RELION 3.1, with an optics table.
 
     Images are named by `stacks` and `slice_index`, so paths should be as the reader shall see
-    them: relative to the STAR file or to the project.
+    them: relative to the STAR file or to the project. B-factors that damp are positive, as in
+    RELION; those of a tilt series are negative, as Warp and M write them, and its particles are
+    told by _rlnGroupName, its doses by _rlnMicrographPreExposure.
     """
     if table.box is None or table.pixel_size is None or table.optics is None:
         raise InputError(f"Cannot write {path}: box, pixel size and optics of images are wanted.")
@@ -491,19 +504,71 @@ def write_particles(path: Path, table: ImageTable) -> None:
 def _particle_columns(
     table: ImageTable, group: Shaped[np.ndarray, " images"]
 ) -> dict[str, StarColumn]:
-    pairs = zip(table.stack_index.tolist(), table.slice_index.tolist(), strict=True)
-    names = [f"{place + 1:06d}@{table.stacks[stack]}" for stack, place in pairs]
-    columns: dict[str, StarColumn] = {"rlnImageName": names, "rlnOpticsGroup": group}
+    columns: dict[str, StarColumn] = {"rlnImageName": _image_names(table), "rlnOpticsGroup": group}
     if table.rotations is not None:
         angles = np.rad2deg(relion_euler_from_rotations(table.rotations))
         columns.update(zip(_ANGLES, angles.T, strict=True))
     if table.shifts is not None:
         columns["rlnOriginXAngst"], columns["rlnOriginYAngst"] = table.shifts.T
     if table.optics is not None:
-        columns["rlnDefocusU"] = np.asarray(table.optics.defocus_u)
-        columns["rlnDefocusV"] = np.asarray(table.optics.defocus_v)
-        columns["rlnDefocusAngle"] = np.rad2deg(np.asarray(table.optics.defocus_angle))
-        columns["rlnPhaseShift"] = np.rad2deg(np.asarray(table.optics.phase_shift))
+        columns |= _optics_columns(table.optics, tilts=table.particle is not None)
+    if table.particle is not None:
+        columns["rlnGroupName"] = _group_names(table.particle)
+    if table.dose is not None:
+        columns["rlnMicrographPreExposure"] = table.dose
     if table.half is not None:
         columns["rlnRandomSubset"] = table.half.astype(np.int64) + 1
     return columns
+
+
+def _optics_columns(optics: Optics, *, tilts: bool) -> dict[str, StarColumn]:
+    """Write envelope and scale only where they do something."""
+    columns: dict[str, StarColumn] = {
+        "rlnDefocusU": np.asarray(optics.defocus_u),
+        "rlnDefocusV": np.asarray(optics.defocus_v),
+        "rlnDefocusAngle": np.rad2deg(np.asarray(optics.defocus_angle, np.float64)),
+        "rlnPhaseShift": np.rad2deg(np.asarray(optics.phase_shift, np.float64)),
+    }
+    b_factor, scale = np.asarray(optics.b_factor), np.asarray(optics.scale)
+    if b_factor.any():
+        columns["rlnCtfBfactor"] = -b_factor if tilts else b_factor
+    if (scale != 1).any():
+        columns["rlnCtfScalefactor"] = scale
+    return columns
+
+
+class _Lazy(Sequence[str]):
+    """Texts that are made when they are wanted: tables can have 10⁷ rows."""
+
+    def __init__(self, count: int, make: Callable[[slice], list[str]]) -> None:
+        self._count, self._make = count, make
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, rows: int) -> str: ...
+    @overload
+    def __getitem__(self, rows: slice) -> list[str]: ...
+    def __getitem__(self, rows: int | slice) -> str | list[str]:
+        if isinstance(rows, slice):
+            return self._make(rows)
+        row = range(self._count)[rows]
+        return self._make(slice(row, row + 1))[0]
+
+
+def _image_names(table: ImageTable) -> _Lazy:
+    def make(rows: slice) -> list[str]:
+        pairs = zip(table.stack_index[rows].tolist(), table.slice_index[rows].tolist(), strict=True)
+        return [f"{place + 1:06d}@{table.stacks[stack]}" for stack, place in pairs]
+
+    return _Lazy(len(table), make)
+
+
+def _group_names(particle: Int64[np.ndarray, " images"]) -> _Lazy:
+    """Name particles so that they sort by their numbers."""
+    digits = len(str(particle.max()))
+    return _Lazy(
+        len(particle),
+        lambda rows: [f"particle_{number:0{digits}d}" for number in particle[rows].tolist()],
+    )

@@ -6,30 +6,20 @@ The truth is used only after the run, to say how much of it was recovered.
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Complex, Float, Num
 
 from recovar import plots
-from recovar.compute.progress import Advance, Reporter
+from recovar.acquisition import Choice, Conditions, draw_truth, random_stream
+from recovar.compute.progress import Reporter
 from recovar.core.grid import Grid
-from recovar.data.mrc import write_volume
 from recovar.errors import InputError
 from recovar.invented_molecules import draw_hinged_states, invent_molecule
 from recovar.metrics import describe_population
 from recovar.records import PARTIAL, load_arrays, write_whole
 from recovar.simulate_scattering_potential import AtomicSpecimen
-from recovar.simulator import (
-    Choice,
-    Conditions,
-    Simulation,
-    draw_truth,
-    random_stream,
-    write_simulation,
-)
-from recovar.specimens import Specimen
+from recovar.simulator import Simulation, TrueStates, write_simulation
 from recovar.workflows.configs import DemoConfig, PipelineConfig
 from recovar.workflows.demo_picture import draw_demo
 from recovar.workflows.demo_scores import (
@@ -49,7 +39,7 @@ _SIGNAL_TO_NOISE = 0.1
 _BENDS_PER_UNIT = 16
 """True volumes are made for bends this dense; between two of them the arm moves by 1.6°."""
 _SHOWN_STATES = np.array([[bend, present] for bend in (-0.9, 0.0, 0.9) for present in (0.0, 1.0)])
-"""States whose volumes are written beside the images, for comparison."""
+"""States that results can be compared with one by one."""
 
 
 def run_demo(config: DemoConfig, reporter: Reporter) -> None:
@@ -63,11 +53,11 @@ def run_demo(config: DemoConfig, reporter: Reporter) -> None:
     data, run = config.output / "data", config.output / "run"
     simulation = make_simulation(config)
     molecules = make_molecules(simulation, reporter)
-    if (data / "truth" / "truth.npz").exists():
+    if (data / "truth" / "per_image.npz").exists():
         _refuse_other(data, simulation)
         logger.info("The data set in %s is complete and is used as it is", data)
     else:
-        write_data(data, simulation, molecules, reporter)
+        write_data(data, simulation, reporter)
     run_pipeline(
         PipelineConfig(
             particles=data / "particles.star",
@@ -104,22 +94,26 @@ def make_simulation(config: DemoConfig) -> Simulation:
 
 
 def make_molecules(simulation: Simulation, reporter: Reporter) -> Molecules:
-    """Compute the true volumes, with the bends rounded."""
-    states = simulation.truth.states.astype(np.float64)
-    states[:, 0] = np.rint(states[:, 0] * _BENDS_PER_UNIT) / _BENDS_PER_UNIT
-    distinct, counts = np.unique(states, axis=0, return_counts=True)
+    """Compute the true volumes of the states in `true_states`."""
+    true = true_states(simulation)
     volumes = []
-    with reporter.task("True volumes", len(distinct), "volumes") as advance:
-        for state in distinct:
+    with reporter.task("True volumes", len(true.states), "volumes") as advance:
+        for state in true.states:
             volumes.append(simulation.volume(state))
             advance(1)
     each = np.stack(volumes)
-    return Molecules(distinct, each, describe_population(each, counts.astype(np.float64)))
+    return Molecules(true.states, each, describe_population(each, true.weights))
 
 
-def write_data(
-    directory: Path, simulation: Simulation, molecules: Molecules, reporter: Reporter
-) -> None:
+def true_states(simulation: Simulation) -> TrueStates:
+    """List the states that are there, with the bends rounded."""
+    states = simulation.truth.states.astype(np.float64)
+    states[:, 0] = np.rint(states[:, 0] * _BENDS_PER_UNIT) / _BENDS_PER_UNIT
+    distinct, counts = np.unique(states, axis=0, return_counts=True)
+    return TrueStates(distinct, counts / len(states), _SHOWN_STATES)
+
+
+def write_data(directory: Path, simulation: Simulation, reporter: Reporter) -> None:
     """Write the data set with its truth, whole or not at all."""
     if directory.exists():
         raise InputError(
@@ -127,43 +121,14 @@ def write_data(
         )
     partial = directory.with_name(PARTIAL + directory.name)
     shutil.rmtree(partial, ignore_errors=True)
-    with reporter.task("Simulation", len(simulation)) as advance:
-        watched = replace(simulation, specimen=_Watched(simulation.specimen, advance))
-        write_simulation(watched, partial, _SHOWN_STATES)
-    write_volume(
-        partial / "truth" / "mean.mrc",
-        molecules.population.mean.astype(np.float32),
-        simulation.grid.voxel_size,
-    )
+    about = {"snr": _SIGNAL_TO_NOISE, "latent": "bend of the arm; 1 where the domain is there"}
+    write_simulation(simulation, partial, true_states(simulation), about=about, progress=reporter)
     partial.rename(directory)
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A specimen that tells how many of its images were made."""
-
-    specimen: Specimen
-    advance: Advance
-
-    def spectra(
-        self,
-        states: Num[np.ndarray, "images coordinates"],
-        rotations: Float[np.ndarray, "images 3 3"],
-        grid: Grid,
-    ) -> Complex[np.ndarray, "images pixels"]:
-        """Transform projections, and tell."""
-        made = self.specimen.spectra(states, rotations, grid)
-        self.advance(len(states))
-        return made
-
-    def volume(self, state: Num[np.ndarray, " coordinates"], grid: Grid) -> np.ndarray:
-        """Sample one state."""
-        return self.specimen.volume(state, grid)
 
 
 def _refuse_other(data: Path, simulation: Simulation) -> None:
     """Make sure that a data set is the one that would be made now."""
-    before, truth = load_arrays(data / "truth" / "truth.npz"), simulation.truth
+    before, truth = load_arrays(data / "truth" / "per_image.npz"), simulation.truth
     same = int(before["seed"]) == truth.seed and all(
         np.array_equal(before[name], getattr(truth, name)) for name in ("states", "noise")
     )
