@@ -37,7 +37,7 @@ _LINE = 64
 
 @intrinsic
 @no_type_check
-def _prefetch(typing_context, array, row, byte):
+def prefetch(typing_context, array, row, byte):
     """Ask for the cache line at a byte of a row of a 2-D array."""
 
     def generate(context, builder, signature, arguments):
@@ -96,7 +96,7 @@ def _interpolate(target, volumes, voxels, shares, p):
     ahead = min(p + _AHEAD, voxels.shape[0] - 1)
     for pair in range(4):
         for byte in range(0, 8 * width + _LINE - 1, _LINE):
-            _prefetch(volumes, voxels[ahead, pair], byte)
+            prefetch(volumes, voxels[ahead, pair], byte)
     a, b, c, d = voxels[p, 0], voxels[p, 1], voxels[p, 2], voxels[p, 3]
     wa, va, wb, vb = shares[p, 0], shares[p, 1], shares[p, 2], shares[p, 3]
     wc, vc, wd, vd = shares[p, 4], shares[p, 5], shares[p, 6], shares[p, 7]
@@ -308,7 +308,7 @@ def _collect_line(sums, weights, offset, length, heads, rows, scales):
     for x in range(length):
         voxel = offset + x
         for byte in range(0, 4 * width + _LINE - 1, _LINE):
-            _prefetch(sums, voxel + 1, byte)
+            prefetch(sums, voxel + 1, byte)
         if heads[x] < heads[x + 1]:
             collected[:] = 0
             _add_weights(collected, weights, rows, scales, heads[x], heads[x + 1])

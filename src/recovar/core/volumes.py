@@ -25,23 +25,29 @@ def to_ball(volume: Float[np.ndarray, "z y x"], ball: Ball) -> Complex[np.ndarra
         volume: Map in a box of `ball.size` voxels.
         ball: Where the coefficients are wanted.
     """
-    size, inner = ball.volume_size, _inner(ball)
-    corrected = (volume / gridding_correction(ball.size, ball.oversampling)).astype(np.float32)
-    lines = np.empty((size, ball.size, inner + 1), np.complex64)
+    corrected = volume / gridding_correction(ball.size, ball.oversampling)
+    return sample_transform(corrected.astype(np.float32), ball)
+
+
+def sample_transform(
+    volume: Float[np.ndarray, "z y x"], ball: Ball
+) -> Complex[np.ndarray, " voxels"]:
+    """Transform a volume as it is; beyond the frequencies of the oversampled box this repeats."""
+    size, y = ball.volume_size, np.arange(-ball.reach, ball.reach + 1)
+    x = np.arange(ball.reach + 1)
+    mates = x > size // 2
+    lines = np.empty((size, ball.size, len(x)), np.complex64)
     for rows in _blocks(ball):
-        along_x = scipy.fft.rfft(_padded(corrected[:, rows], size, 2), axis=2, workers=-1)
-        along_z = _padded(np.asarray(along_x)[..., : inner + 1], size, 0)
+        along_x = scipy.fft.rfft(_padded(volume[:, rows], size, 2), axis=2, workers=-1)
+        along_x = np.asarray(along_x)[..., np.where(mates, size - x, x)]
+        along_x[..., mates] = along_x[..., mates].conj()
+        along_z = _padded(along_x, size, 0)
         lines[:, rows] = np.asarray(scipy.fft.fft(along_z, axis=0, overwrite_x=True, workers=-1))
-    values = np.zeros(len(ball), np.complex64)
+    values = np.empty(len(ball), np.complex64)
     for plane in ball.planes():
-        if abs(plane.z) <= inner:
-            width = min(plane.held.shape[1], inner + 1)
-            spectrum = _padded(lines[plane.z, :, :width], size, 0)
-            spectrum = np.asarray(scipy.fft.fft(spectrum, axis=0, overwrite_x=True, workers=-1))
-            cells = np.zeros(plane.held.shape, np.complex64)
-            cells[ball.reach :][: inner + 1, :width] = spectrum[: inner + 1]
-            cells[ball.reach - inner : ball.reach, :width] = spectrum[-inner:]
-            values[plane.part] = cells[plane.held]
+        spectrum = _padded(lines[plane.z, :, : plane.held.shape[1]], size, 0)
+        spectrum = np.asarray(scipy.fft.fft(spectrum, axis=0, overwrite_x=True, workers=-1))
+        values[plane.part] = spectrum[y][plane.held]
     return values
 
 
