@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from recovar.errors import InputError
-from recovar.populations import NAMED, Mixture, draw_categories, name_population, uneven_weights
+from recovar.populations import (
+    NAMED,
+    Mixture,
+    draw_categories,
+    draw_paths,
+    name_population,
+    uneven_weights,
+)
 
 CASES = [(name, d) for name, densities in NAMED.items() for d in densities]
 LOW, HIGH = np.array([-3.0, 10.0]), np.array([1.0, 12.0])
@@ -160,3 +167,18 @@ def test_what_is_no_density_is_refused(change, message):
     }
     with pytest.raises(InputError, match=message):
         Mixture(**{**right, **change})
+
+
+def test_paths_forget_exponentially_and_keep_their_variance():
+    many = np.stack([draw_paths(40, 50, 8.0, np.random.default_rng(i)) for i in range(200)])
+    # 10,000 independent paths: four standard errors.
+    for row in (0, 20, 39):
+        assert many[:, row].var() == pytest.approx(1, abs=4 * (2 / 10_000) ** 0.5)
+    for gap in (1, 8, 24):
+        found = (many[:, 10] * many[:, 10 + gap]).mean()
+        assert found == pytest.approx(np.exp(-gap / 8), abs=4 * 2**0.5 / 100)
+
+
+def test_the_first_part_of_a_path_does_not_depend_on_its_length():
+    many, few = (draw_paths(n, 3, 20.0, np.random.default_rng(4)) for n in (1000, 7))
+    np.testing.assert_array_equal(few, many[:7])

@@ -16,6 +16,7 @@ from scipy.interpolate import RBFInterpolator
 from scipy.sparse.linalg import eigsh
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
+from threadpoolctl import threadpool_limits
 
 from recovar.data.atoms import Atoms
 from recovar.errors import InputError
@@ -198,7 +199,7 @@ def find_normal_modes(
     One node stands for each residue: CA or P where atoms have names, every atom where they have
     none. Of more than `nodes` only each second, third … is kept, and the cutoff grows with the
     distance between them. All atoms follow by the smoothest interpolation that is exact on the
-    nodes and for rigid motions. Signs are chosen so that the largest displacement is positive.
+    nodes and for rigid motions. The result does not depend on the number of threads.
 
     Source: Atilgan et al., Biophys. J. 80 (2001) 505; coarse nodes: Doruker et al., J. Comput.
     Chem. 23 (2002) 119.
@@ -222,20 +223,29 @@ def find_normal_modes(
             f"{len(places)} nodes have no more than {max(3 * len(places) - 7, 0)} modes, got "
             f"{count}. Nodes are the atoms CA and P, or all where atoms have no names."
         )
-    hessian = _join_nodes(places, cutoff * every ** (1 / 3))
-    start = np.cos(np.arange(len(hessian.indptr) - 1.0))
+    # Symmetric molecules have pairs of equally soft modes, which rounding would mix.
+    with threadpool_limits(1, "blas"):
+        shapes = amplitude * _find_soft_directions(places, count, cutoff * every ** (1 / 3))
+        field = RBFInterpolator(places, shapes.reshape(len(places), -1), kernel="linear", degree=1)
+        moved = field(atoms.positions).reshape(len(atoms), 3, count)
+    return NormalModes(np.moveaxis(moved, 2, 0))
+
+
+def _find_soft_directions(
+    places: Float[np.ndarray, "nodes 3"], count: int, cutoff: float
+) -> Float[np.ndarray, "coordinates count"]:
+    """Find modes with the amplitudes of thermal motion, 1 Å for the softest."""
+    hessian = _join_nodes(places, cutoff)
+    start = np.cos(np.arange(3.0 * len(places)))
     values, vectors = eigsh(hessian, count + 6, sigma=-1e-3, v0=start)
-    order = np.argsort(values)
-    if values[order[6]] < 1e-6:
+    order = np.argsort(values)[6:]
+    if values[order[0]] < 1e-6:
         raise InputError(
             f"The network of {len(places)} nodes falls apart at a cutoff of {cutoff:g} Å. "
             "Choose a larger cutoff, or remove what is far from the rest."
         )
-    softness = np.sqrt(values[order[6]] / values[order[6:]])
-    shapes = vectors[:, order[6:]] * (amplitude * softness * len(places) ** 0.5)
-    shapes *= np.sign(np.take_along_axis(shapes, np.abs(shapes).argmax(0)[None], 0))
-    field = RBFInterpolator(places, shapes.reshape(len(places), -1), kernel="linear", degree=1)
-    return NormalModes(np.moveaxis(field(atoms.positions).reshape(len(atoms), 3, count), 2, 0))
+    softness = np.sqrt(len(places) * values[order[0]] / values[order])
+    return vectors[:, order] * softness * np.sign(start @ vectors[:, order])
 
 
 def _find_nodes(atoms: Atoms) -> Int[np.ndarray, " nodes"]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.signal import lfilter
 from scipy.special import ndtr, ndtri
 
 from recovar.errors import InputError
@@ -201,3 +202,23 @@ def draw_categories(
     if (weights < 0).any() or not 0 < ends[-1] < np.inf:
         raise InputError(f"Expected weights that are not negative nor all zero, got {weights}.")
     return np.searchsorted(ends, ends[-1] * generator.random(count), side="right")
+
+
+def draw_paths(
+    count: int, dimensions: int, memory: float, generator: np.random.Generator
+) -> Float[np.ndarray, "count dimensions"]:
+    """Draw states along Ornstein-Uhlenbeck paths, one for each degree of freedom.
+
+    Each coordinate is normal with variance 1, and its correlation over a time t is
+    exp(−t / memory), as in simulations of dynamics. The first rows are the same whatever the count.
+
+    Args:
+        count: Length of the paths.
+        dimensions: How many paths.
+        memory: Time, counted in rows, in which the correlation falls to 1/e.
+        generator: Source of one number for each value.
+    """
+    kept = np.exp(-1 / memory)
+    kicks = generator.standard_normal((count, dimensions))
+    kicks[1:] *= np.sqrt(1 - kept**2)
+    return np.asarray(lfilter([1.0], [1.0, -kept], kicks, axis=0))
