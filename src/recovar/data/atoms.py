@@ -13,12 +13,11 @@ import gemmi
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from recovar.core.scattering import POINT, find_element
 from recovar.data import select_rows, written_whole
 from recovar.errors import InputError
 from recovar.records import load_arrays
 
-POINT = "point"
-"""In place of a chemical symbol: scatters with amplitude 1 Å at all frequencies."""
 CACHE = Path.home() / ".cache" / "recovar" / "structures"
 """Where fetched structures are kept."""
 SERVER = "https://files.rcsb.org/download"
@@ -197,13 +196,6 @@ def find_structure(molecule: str | Path, cache: Path = CACHE, server: str = SERV
                 if (directory / (stem + suffix)).is_file():
                     return directory / (stem + suffix)
     return _fetch(f"{server}/{name.upper()}.cif.gz", cache / f"{name.upper()}.cif.gz")
-
-
-def find_element(symbol: str) -> gemmi.Element | None:
-    """Look up a chemical symbol in any case; None where it has no scattering amplitudes."""
-    known = gemmi.Element(symbol)
-    usable = known.c4322 is not None and known.name.upper() == symbol.upper() and known.name != "X"
-    return known if usable else None
 
 
 def _fetch(address: str, path: Path) -> Path:
