@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from jaxtyping import Bool, Float, Int, Num, Shaped
 from scipy.interpolate import RBFInterpolator
@@ -109,10 +108,20 @@ def _turn_part(
     """Go a share of the way along the screw that superposes `start` best on `end`."""
     turn = superpose(start, end)
     shift = end.mean(0) - turn @ start.mean(0)
-    generator = _screw(turn, shift)
     remainder = (end - shift) @ turn - start
-    partly = scipy.linalg.expm(share * generator)
-    return (start + share * remainder) @ partly[:3, :3].T + partly[:3, 3]
+    vector = Rotation.from_matrix(turn).as_rotvec()
+    velocity = np.linalg.solve(_mean_turn(vector), shift)
+    passed = share * _mean_turn(share * vector) @ velocity
+    return Rotation.from_rotvec(share * vector).apply(start + share * remainder) + passed
+
+
+def _mean_turn(vector: Float[np.ndarray, " 3"]) -> Float[np.ndarray, "3 3"]:
+    """Average all rotations on the way to a rotation vector; on a screw, velocity to shift."""
+    x, y, z = vector
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    angle = np.linalg.norm(vector)
+    second = (1 - np.sinc(angle / np.pi)) / angle**2 if angle > 1e-4 else 1 / 6
+    return np.eye(3) + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * cross + second * cross @ cross
 
 
 def superpose(
@@ -125,19 +134,6 @@ def superpose(
     left, _, right = np.linalg.svd((end - end.mean(0)).T @ (start - start.mean(0)))
     left[:, 2] *= np.linalg.det(left @ right)
     return left @ right
-
-
-def _screw(turn: Float[np.ndarray, "3 3"], shift: Float[np.ndarray, " 3"]) -> np.ndarray:
-    """Take the logarithm of x → turn·x + shift: the 4 × 4 matrix whose exponential it is."""
-    x, y, z = Rotation.from_matrix(turn).as_rotvec()
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    joint = np.zeros((6, 6))
-    joint[:3, :3], joint[:3, 3:] = cross, np.eye(3)
-    screw = np.zeros((4, 4))
-    # The upper right block of the exponential is the mean of all turns on the way.
-    screw[:3, :3] = cross
-    screw[:3, 3] = np.linalg.solve(scipy.linalg.expm(joint)[:3, 3:], shift)
-    return screw
 
 
 @dataclass(frozen=True)
