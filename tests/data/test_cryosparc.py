@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +57,20 @@ def test_tables_read_back_unchanged(tmp_path_factory, make_table, seed, sign):
     np.testing.assert_allclose(back.shifts, table.shifts, atol=1e-5)
     for name, value in vars(table.optics).items():
         np.testing.assert_array_equal(getattr(back.optics, name), value, err_msg=name)
+
+
+def test_envelopes_and_scales_read_back_unchanged(tmp_path, make_table):
+    table = make_table()
+    envelope, scale = np.linspace(0, 50, 6, dtype="f4"), np.linspace(0.5, 1, 6, dtype="f4")
+    table = replace(table, optics=replace(table.optics, b_factor=envelope, scale=scale))
+    write_cs(tmp_path / "p.cs", table, UIDS)
+    optics = read_cs_table(tmp_path / "p.cs").optics
+    np.testing.assert_array_equal(optics.b_factor, envelope)
+    np.testing.assert_array_equal(optics.scale, scale)
+    plain = drop(read_cs(tmp_path / "p.cs"), ["ctf/bfactor", "ctf/scale"])
+    optics = read_cs_table(save(tmp_path / "q.cs", plain)).optics
+    assert not optics.b_factor.any()
+    np.testing.assert_array_equal(optics.scale, 1)
 
 
 def test_shifts_use_the_pixel_size_of_the_alignment(tmp_path, rows):

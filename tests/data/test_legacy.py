@@ -124,6 +124,26 @@ def test_transfer_functions_read_back_unchanged(tmp_path, make_table):
     np.testing.assert_array_equal(read_ctf_pickle(tmp_path / "c.npz", 6), rows)
 
 
+def test_the_number_of_images_need_not_be_known(tmp_path, make_table):
+    table = make_table()
+    write_poses_pickle(tmp_path / "poses.pkl", table.rotations, table.shifts / 100)
+    write_ctf_pickle(tmp_path / "ctf.pkl", table.optics, 8, 1.5)
+    poses = read_poses_pickle(tmp_path / "poses.pkl")
+    np.testing.assert_array_equal(poses.rotations, table.rotations)
+    np.testing.assert_array_equal(poses.shift_fractions, table.shifts / 100)
+    assert read_ctf_pickle(tmp_path / "ctf.pkl").shape == (6, 9)
+    write_pickle(tmp_path / "rotations.pkl", table.rotations)
+    np.testing.assert_array_equal(
+        read_poses_pickle(tmp_path / "rotations.pkl").shift_fractions, np.zeros((6, 2))
+    )
+    for content in (np.float64(3), np.zeros((6, 8))):
+        write_pickle(tmp_path / "wrong.pkl", content)
+        with pytest.raises(InputError, match="expected CTF parameters of shape"):
+            read_ctf_pickle(tmp_path / "wrong.pkl")
+        with pytest.raises(InputError, match="expected rotations of shape"):
+            read_poses_pickle(tmp_path / "wrong.pkl")
+
+
 def test_wrong_transfer_functions_are_said(tmp_path):
     write_pickle(tmp_path / "c.pkl", np.ones((4, 9)))
     with pytest.raises(InputError, match=r"shape \(5, 9\) for 5 images, found \(4, 9\)"):

@@ -181,6 +181,33 @@ def test_values_too_large_for_float16_are_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@given(seed=st.integers(0, 2**16), count=st.integers(1, 12))
+def test_the_order_of_writing_does_not_show(tmp_path_factory, seed, count):
+    folder = tmp_path_factory.mktemp("stacks")
+    generator = np.random.default_rng(seed)
+    images = generator.normal(size=(count, 4, 4)).astype(np.float32)
+    with StackWriter(folder / "a.mrcs", 2.0) as writer:
+        writer.append(images)
+    order = generator.permutation(count)
+    with StackWriter(folder / "b.mrcs", 2.0) as writer:
+        for rows in np.split(order, np.sort(generator.integers(0, count, 2))):
+            writer.place(rows, images[rows])
+    assert (folder / "a.mrcs").read_bytes() == (folder / "b.mrcs").read_bytes()
+    with mrcfile.open(folder / "b.mrcs") as file:
+        assert float(file.header.rms) == pytest.approx(images.std(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [[0, 2], [0, 1, 1]])
+def test_a_stack_with_gaps_is_not_left(tmp_path, rows):
+    writer = StackWriter(tmp_path / "s.mrcs", 1.0)
+    with (
+        pytest.raises(ValueError, match="up to the last to be written .* once, 1 were not"),
+        writer,
+    ):
+        writer.place(np.array(rows), np.zeros((len(rows), 4, 4)))
+    assert not list(tmp_path.iterdir())
+
+
 def test_images_of_another_size_are_not_appended(tmp_path):
     with StackWriter(tmp_path / "s.mrcs", 1.0) as writer:
         writer.append(np.zeros((1, 4, 4)))

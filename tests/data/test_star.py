@@ -138,6 +138,54 @@ def test_optics_take_precedence_over_particles_and_given_values_over_both(tmp_pa
     assert read_star_table(path, {"rlnImagePixelSize": 4.0}).pixel_size.tolist() == [4.0, 4.0]
 
 
+@pytest.mark.parametrize("tilts", [False, True])
+def test_envelopes_scales_and_tilts_are_written_as_others_read_them(tmp_path, make_table, tilts):
+    """RELION damps single particles by positive values, Warp tilt series by negative ones."""
+    table = make_table()
+    envelope, scale = np.linspace(0, 50, 6, dtype="f4"), np.linspace(0.5, 1, 6, dtype="f4")
+    table = replace(table, optics=replace(table.optics, b_factor=envelope, scale=scale))
+    if tilts:
+        dose = envelope / 4.0
+        table = replace(table, particle=np.arange(6) // 3 + 9, dose=dose.astype(np.float64))
+    write_particles(tmp_path / "p.star", table)
+    optics = read_star_table(tmp_path / "p.star").optics
+    np.testing.assert_array_equal(optics.b_factor, envelope)
+    np.testing.assert_array_equal(optics.scale, scale)
+    columns = read_star(tmp_path / "p.star")[1].columns
+    written = np.array(columns["rlnCtfBfactor"], np.float32)
+    np.testing.assert_array_equal(written, -envelope if tilts else envelope)
+    assert ("rlnGroupName" in columns) == tilts
+    if tilts:
+        names = ["particle_09"] * 3 + ["particle_10"] * 3
+        assert columns["rlnGroupName"] == names
+        np.testing.assert_array_equal(np.array(columns["rlnMicrographPreExposure"], float), dose)
+
+
+def test_an_envelope_that_does_nothing_is_not_written(tmp_path, make_table):
+    write_particles(tmp_path / "p.star", make_table())
+    columns = read_star(tmp_path / "p.star")[1].columns
+    assert "rlnCtfBfactor" not in columns
+    assert "rlnCtfScalefactor" not in columns
+
+
+def test_b_factors_of_both_signs_are_refused(tmp_path, make_table):
+    table = make_table()
+    both = np.array([-1, 0, 0, 0, 0, 2], np.float32)
+    table = replace(table, optics=replace(table.optics, b_factor=both))
+    write_particles(tmp_path / "p.star", table)
+    with pytest.raises(InputError, match="one sign for _rlnCtfBfactor, found -1 and 2"):
+        read_star_table(tmp_path / "p.star")
+
+
+def test_long_tables_are_written_in_parts(tmp_path, monkeypatch, make_table):
+    monkeypatch.setattr("recovar.data.star._ROWS", 4)
+    table = make_table(count=9)
+    write_particles(tmp_path / "p.star", table)
+    back = read_star_table(tmp_path / "p.star")
+    assert back.identity.tolist() == table.identity.tolist()
+    np.testing.assert_array_equal(back.shifts, table.shifts)
+
+
 def test_shifts_in_pixels_become_angstrom(tmp_path):
     path = star(tmp_path, optics() + particles("_rlnOriginX\n_rlnOriginY", "1 2", "3 4"))
     np.testing.assert_allclose(read_star_table(path).shifts, [[1, 2], [6, 8]])
@@ -228,6 +276,36 @@ def test_cryodrgn_reads_the_same_from_a_relion_30_file(zoo):
     found = [np.asarray(value, float) for value in vars(table.optics).values()]
     found[2], found[6] = np.rad2deg(found[2]), np.rad2deg(found[6])
     np.testing.assert_allclose(np.stack(found[:7], axis=1), ctf[:, 2:], rtol=1e-5)
+
+
+def test_real_tilts_are_damped_by_their_dose(zoo):
+    """M writes −4 times the dose up to the middle of an exposure, and the cosine of the tilt.
+
+    Tilts 11, 20, 5, 8 and 14 of their series, with 3.26 electrons per Å² each.
+    """
+    optics = read_star_table(zoo / "drgnai/M_particles_subset.star").optics
+    number = np.array([11, 20, 5, 8, 14])
+    np.testing.assert_allclose(optics.b_factor, 4 * 3.26 * (number - 0.5), rtol=1e-6)
+    angles = np.deg2rad([-15.0, -30.0, 6.0, -12.0, 21.0])
+    np.testing.assert_allclose(optics.scale, np.cos(angles), atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "simplecryoem/pyem.star",
+        "simplecryoem/relion_proj_batch.star",
+        "iospi/test.star",
+        "cryodrgn/relion31.star",
+        "cryodrgn/relion5.star",
+        "aspire/sample_particles_relion30.rows0-7.star",
+    ],
+)
+def test_real_single_particles_have_no_envelope(zoo, name):
+    """Their columns hold 0 and 1, so the transfer function is what it is without them."""
+    optics = read_star_table(zoo / name, {"rlnImagePixelSize": 1.0}).optics
+    assert not optics.b_factor.any()
+    np.testing.assert_array_equal(optics.scale, 1)
 
 
 def test_the_order_of_blocks_does_not_matter_in_a_real_file(zoo):
