@@ -28,6 +28,7 @@ class Chapter(Enum):
 
     START = Group("Start here", sort_key=0)
     ANALYSIS = Group("Analysis", sort_key=1)
+    TRUTH = Group("Known truth", sort_key=2)
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ COMMANDS: tuple[Command, ...] = (
         "Estimate mean, components and embedding of particle images.",
         "recovar.workflows.configs:PipelineConfig",
         "recovar.workflows.pipeline:run_pipeline",
+    ),
+    Command(
+        "simulate",
+        "Make images of molecules whose states are known.",
+        "recovar.workflows.simulate_config:SimulateConfig",
+        "recovar.workflows.simulate:run_simulate",
+        chapter=Chapter.TRUTH,
+    ),
+    Command(
+        "score",
+        "Judge a result, of any program, by a known truth.",
+        "recovar.workflows.configs:ScoreConfig",
+        "recovar.workflows.score:run_score",
+        chapter=Chapter.TRUTH,
     ),
     Command(
         "demo",
