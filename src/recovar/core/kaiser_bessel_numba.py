@@ -10,7 +10,7 @@ the voxels, it takes 7 for 7e-6.
 Each image is made alone and in one order, so that no bit depends on others or on the threads.
 `no_type_check` keeps the tests' run-time checks out of what numba compiles.
 
-Source: Fessler and Sutton, IEEE Trans. Signal Process. 51 (2003) 560, section IV: weights of least
+Source: Fessler and Sutton, IEEE Trans. Signal Process. 51 (2003) 560: weights of least
 error for a given scaling of the volume, here of least mean square and fitted by polynomials.
 """
 
