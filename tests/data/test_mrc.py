@@ -201,7 +201,7 @@ def test_the_order_of_writing_does_not_show(tmp_path_factory, seed, count):
 def test_a_stack_with_gaps_is_not_left(tmp_path, rows):
     writer = StackWriter(tmp_path / "s.mrcs", 1.0)
     with (
-        pytest.raises(ValueError, match="up to the last to be written .* once, 1 were not"),
+        pytest.raises(ValueError, match=r"every image .* once, 1 were not"),
         writer,
     ):
         writer.place(np.array(rows), np.zeros((len(rows), 4, 4)))

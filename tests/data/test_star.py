@@ -303,7 +303,7 @@ def test_real_tilts_are_damped_by_their_dose(zoo):
 )
 def test_real_single_particles_have_no_envelope(zoo, name):
     """Their columns hold 0 and 1, so the transfer function is what it is without them."""
-    optics = read_star_table(zoo / name, {"rlnImagePixelSize": 1.0}).optics
+    optics = read_star_table(zoo / name).optics
     assert not optics.b_factor.any()
     np.testing.assert_array_equal(optics.scale, 1)
 
