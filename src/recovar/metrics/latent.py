@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import PolynomialFeatures
 
 _FOLDS = 5
-_RESTARTS = 10
+_RESTARTS = 5
 _NEIGHBOURS = 50
 """Of the regression that is cross-validated."""
 
@@ -143,7 +143,7 @@ def clustering_ari(
     """Compare clusters of the coordinates with true labels by the adjusted Rand index.
 
     The share of pairs of images on which clusters and labels agree, rescaled so that 1 is perfect
-    and chance is 0. There are as many clusters as labels, from the best of ten random starts:
+    and chance is 0. There are as many clusters as labels, from the best of five random starts:
     k-means counts distances as they are; the Gaussian mixture, with full covariances, is fitted to
     coordinates of unit variance.
 

@@ -148,3 +148,28 @@ class DemoConfig:
             raise InputError(
                 f"Expected an even number of at least 24 pixels for --box, got {self.box}."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreConfig:
+    """Everything that `recovar score` can be told."""
+
+    truth: Path = field(metadata={"positional": True})
+    """Directory of a known truth, or data set with one in truth/, as recovar simulate writes it."""
+    result: Path = field(metadata={"positional": True})
+    """Run of recovar, folder of plain files (mean.mrc, pc_0000.mrc, embedding.npy …), or file of an
+    embedding (.npy, .npz, .pkl, .txt)."""
+    output: Path | None = None
+    """Directory for scores.json and scores.png; score/ in the result if not given."""
+    zdim: int | None = None
+    """Embedding of a run to judge, by its number of coordinates; the largest one if not given."""
+    ind: Path | None = None
+    """Images that plain files are of, where these are not all: indices from 0, or a mask (.pkl,
+    .npy, .txt)."""
+    seed: int = 0
+    """Of clusters, and of the choice of images where there are very many."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work."""
+        _refuse_below("--seed", self.seed, 0)
+        _refuse_below("--zdim", self.zdim, 1)
