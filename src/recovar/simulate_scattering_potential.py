@@ -22,7 +22,7 @@ from recovar.core import fourier
 from recovar.core.frequencies import Disc
 from recovar.core.grid import Grid
 from recovar.core.scattering import excluded_solvent, form_factor
-from recovar.data.atoms import CACHE, SERVER, Atoms, find_structure, read_atoms
+from recovar.data.atoms import SERVER, Atoms, find_structure, read_atoms
 from recovar.errors import InputError
 
 Device = Literal["numpy", "jax"]
@@ -59,6 +59,11 @@ def sum_waves(
     The reference for the fast routes: Σ occupancy f(|k|) exp(−B |k|²/4 − 2πi k·r). With `solvent`,
     f is less by the amplitude of the ice whose place the atom takes (`excluded_solvent`), which
     is there as often as the atom and as smeared.
+
+    Example:
+        >>> atom = Atoms(np.zeros((1, 3)), np.array(["C"]), b_factor=100.0)
+        >>> sum_waves(atom, np.array([[0.0, 0.0, 0.0], [0.0, 0.2, 0.0]])).real.round(3).tolist()
+        [2.509, 0.787]
     """
     total = np.zeros(len(frequencies), np.complex128)
     lengths = np.linalg.norm(frequencies, axis=1)
@@ -77,8 +82,8 @@ def generate_spectrum(
 ) -> Complex[np.ndarray, "z y half"]:
     """Transform atoms on a grid: all |kₓ|, |k_y|, |k_z| up to the grid's largest radius.
 
-    Equals `sum_waves` to 1e-5 of the largest value. Takes 16 size³ multiplications for eight
-    atoms, and besides the result the memory of one real volume per processor.
+    Equals `sum_waves` to 1e-6 of the largest value. Takes size³ multiplications for each atom,
+    and besides the result the memory of one real volume, however many atoms there are.
 
     Args:
         atoms: What is seen, around the origin.
@@ -140,6 +145,12 @@ def generate_image(
         voxel_size: Pixel size in Å.
         solvent: As in `generate_spectrum`.
         device: As in `generate_spectrum`.
+
+    Example:
+        >>> atoms = Atoms(np.array([[5.0, 0.0, 0.0], [-5.0, 0.0, 0.0]]), np.array(["C", "C"]))
+        >>> image = generate_image(atoms, np.eye(3), Disc(8, 3), 2.5)
+        >>> bool(abs(image[0] - 2 * 2.509) < 1e-3)
+        True
     """
     step, width = 1 / (disc.size * voxel_size), disc.radius + 1
     library = _LIBRARIES[device]
@@ -300,7 +311,7 @@ def generate_molecule_spectrum_from_pdb_id(
     *,
     assembly: str | None = None,
     solvent: bool = False,
-    cache: Path = CACHE,
+    cache: Path | None = None,
     server: str = SERVER,
 ) -> Complex[np.ndarray, "z y half"]:
     """Transform a molecule of the Protein Data Bank, its bounding box centred in the volume.
@@ -316,7 +327,7 @@ def generate_molecule_spectrum_from_pdb_id(
         grid_size: Voxels along one side.
         assembly: Name of the biological assembly; None takes the atoms as the file has them.
         solvent: As in `generate_spectrum`.
-        cache: Where fetched structures are kept.
+        cache: Where fetched structures are kept, as in `find_structure`.
         server: Where they are fetched from.
 
     Raises:

@@ -18,8 +18,6 @@ from recovar.data import select_rows, written_whole
 from recovar.errors import InputError
 from recovar.records import load_arrays
 
-CACHE = Path.home() / ".cache" / "recovar" / "structures"
-"""Where fetched structures are kept."""
 SERVER = "https://files.rcsb.org/download"
 """Where structures are fetched from."""
 
@@ -169,14 +167,15 @@ def read_trajectory(
     return Trajectory(models[0], np.stack([model.positions for model in models]))
 
 
-def find_structure(molecule: str | Path, cache: Path = CACHE, server: str = SERVER) -> Path:
+def find_structure(molecule: str | Path, cache: Path | None = None, server: str = SERVER) -> Path:
     """Find the file of a structure, and fetch it where there is none.
 
     Args:
         molecule: Path of a file, or an identifier of the Protein Data Bank, such as 6VXX. For
             that, the working directory and then `cache` are searched for a file of this name
             that ends in .cif, .mmcif, .pdb or .ent, or in .gz after these.
-        cache: Where fetched files are kept; it is made if it is missing.
+        cache: Where fetched files are kept; it is made if it is missing. None stands for
+            `.cache/recovar/structures` in the home directory.
         server: Address of a directory with files such as 6VXX.cif.gz.
 
     Raises:
@@ -190,6 +189,7 @@ def find_structure(molecule: str | Path, cache: Path = CACHE, server: str = SERV
             f"Expected the path of a structure or an identifier of the Protein Data Bank such as "
             f"6VXX, but there is no file {name}."
         )
+    cache = cache or Path.home() / ".cache" / "recovar" / "structures"
     for directory in (Path(), cache):
         for stem in (name, name.upper(), name.lower(), f"pdb{name.lower()}"):
             for suffix in _STRUCTURES:
