@@ -157,8 +157,9 @@ def read_trajectory(
     if not stated:
         return _read_with_mdtraj(path, topology, hydrogens, waters)
     models = [_collect(path, model, hydrogens, waters) for model in _read_structure(path)]
+    first = _identities(models[0])
     for number, other in enumerate(models, 1):
-        if _identities(other) != _identities(models[0]):
+        if _identities(other) != first:
             raise InputError(
                 f"{path}: expected the {len(models[0])} atoms of the first model in all "
                 f"{len(models)}, but model {number} has others ({len(other)}). Remove it, or the "
