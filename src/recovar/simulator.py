@@ -30,7 +30,6 @@ from recovar.core.exposure_numba import (
 )
 from recovar.core.frequencies import Disc
 from recovar.core.grid import Grid, expand_shells, image_radii
-from recovar.core.masks import soft_edge
 from recovar.data import ImageTable
 from recovar.data.cryosparc import write_cs
 from recovar.data.legacy import write_ctf_pickle, write_poses_pickle
@@ -130,6 +129,7 @@ class Simulation:
             raise InputError("No image shows the molecule, so it cannot be scaled. Make some.")
         strength = np.square(truth.contrast[rows]).mean()
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(np.int64))]
+        rows = rows[np.lexsort(truth.states[rows].T)]
         alone = replace(truth, neighbours=_guests_of(truth.neighbours, np.zeros(0, np.int64)))
         plain = replace(self, truth=alone, premultiplied=False)
         power = sum(
@@ -158,35 +158,38 @@ class Simulation:
         return images
 
     def _show(self, rows: Int[np.ndarray, " k"]) -> _Shown:
-        """Project all molecules that images show."""
-        truth, size = self.truth, len(self._disc)
-        own = np.flatnonzero(np.isin(truth.kind[rows], (Kind.MOLECULE, Kind.OFF_CENTRE)))
-        row = rows[own]
-        seen = [
-            (
-                self.specimen,
-                own,
-                Guests(row, truth.states[row], truth.rotations[row], truth.offset[row]),
-            )
-        ]
-        for specimen, guests in ((self.other, truth.others), (self.specimen, truth.neighbours)):
-            places, found = _find(guests.rows, rows)
-            if specimen is not None:
-                seen.append((specimen, places, _guests_of(guests, found)))
-        seen = [(specimen, places, guests) for specimen, places, guests in seen if len(guests)]
-        owner = np.concatenate([np.zeros(0, np.int64), *(places for _, places, _ in seen)])
+        """Project all molecules that images show, image by image."""
+        truth = self.truth
+        seen = self._seen(rows)
+        owner = np.concatenate([places for _, places, _ in seen])
+        offsets = np.concatenate([guests.offsets for _, _, guests in seen])
+        nothing = np.zeros((0, len(self._disc)), np.complex64)
         spectra = [
-            specimen.spectra(guests.states, guests.rotations, self.grid)
+            specimen.spectra(guests.states, guests.rotations, self.grid) if len(guests) else nothing
             for specimen, _, guests in seen
         ]
-        offsets = np.concatenate([np.zeros((0, 2)), *(guests.offsets for _, _, guests in seen)])
         order = np.argsort(owner, kind="stable")
         owner = owner[order]
-        values = np.concatenate([np.zeros((0, size), np.complex64), *spectra])[order]
+        values = np.concatenate(spectra)[order]
         values *= (truth.amplitude * truth.contrast[rows[owner], None]).astype(np.float32)
         shifts = (truth.shifts[rows[owner]] - offsets[order]) / self.grid.voxel_size
         ends = np.searchsorted(owner, np.arange(len(rows)), side="right")
         return _Shown(values, shifts, ends)
+
+    def _seen(
+        self, rows: Int[np.ndarray, " k"]
+    ) -> list[tuple[Specimen, Int[np.ndarray, " seen"], Guests]]:
+        """List what is seen in which of some images: the molecule, the other one, neighbours."""
+        truth = self.truth
+        places = np.flatnonzero(np.isin(truth.kind[rows], (Kind.MOLECULE, Kind.OFF_CENTRE)))
+        own = rows[places]
+        guests = Guests(own, truth.states[own], truth.rotations[own], truth.offset[own])
+        seen = [(self.specimen, places, guests)]
+        for specimen, others in ((self.other, truth.others), (self.specimen, truth.neighbours)):
+            places, found = _find(others.rows, rows)
+            if specimen is not None:
+                seen.append((specimen, places, _guests_of(others, found)))
+        return seen
 
     def _add_up(
         self, spectra: Complex[np.ndarray, "shown pixels"], shifts: Float[np.ndarray, "shown 2"]
@@ -435,7 +438,8 @@ def _write_volumes(
             volume = simulation.volume(state)
             write_volume(directory / f"target_{number:02d}.mrc", volume, grid.voxel_size)
             advance(1)
-    distance = np.asarray(ndimage.distance_transform_edt(~union)) * grid.voxel_size
-    mask = soft_edge(distance <= _MASK_MARGIN, _MASK_EDGE / grid.voxel_size)
     write_volume(directory / "mean.mrc", mean, grid.voxel_size)
-    write_volume(directory / "mask.mrc", mask, grid.voxel_size)
+    del mean  # The distances take much memory.
+    distance = np.asarray(ndimage.distance_transform_edt(~union), np.float32) * grid.voxel_size
+    beyond = np.clip((distance - _MASK_MARGIN) / _MASK_EDGE, 0, 1)
+    write_volume(directory / "mask.mrc", 0.5 + 0.5 * np.cos(np.pi * beyond), grid.voxel_size)

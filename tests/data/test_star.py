@@ -158,6 +158,7 @@ def test_envelopes_scales_and_tilts_are_written_as_others_read_them(tmp_path, ma
     if tilts:
         names = ["particle_09"] * 3 + ["particle_10"] * 3
         assert columns["rlnGroupName"] == names
+        assert columns["rlnMicrographName"] == [f"tilt_{number}" for number in range(6)]
         np.testing.assert_array_equal(np.array(columns["rlnMicrographPreExposure"], float), dose)
 
 

@@ -469,8 +469,8 @@ def write_particles(path: Path, table: ImageTable) -> None:
 
     Images are named by `stacks` and `slice_index`, so paths should be as the reader shall see
     them: relative to the STAR file or to the project. B-factors that damp are positive, as in
-    RELION; those of a tilt series are negative, as Warp and M write them, and its particles are
-    told by _rlnGroupName, its doses by _rlnMicrographPreExposure.
+    RELION; those of a tilt series are negative, as Warp and M write them. Its particles are told by
+    _rlnGroupName, its tilts by _rlnMicrographName and by doses, _rlnMicrographPreExposure.
     """
     if table.box is None or table.pixel_size is None or table.optics is None:
         raise InputError(f"Cannot write {path}: box, pixel size and optics of images are wanted.")
@@ -513,8 +513,10 @@ def _particle_columns(
     if table.optics is not None:
         columns |= _optics_columns(table.optics, tilts=table.particle is not None)
     if table.particle is not None:
-        columns["rlnGroupName"] = _group_names(table.particle)
+        columns["rlnGroupName"] = _numbered("particle", table.particle)
     if table.dose is not None:
+        _, tilt = np.unique(table.dose, return_inverse=True)
+        columns["rlnMicrographName"] = _numbered("tilt", tilt.reshape(-1))
         columns["rlnMicrographPreExposure"] = table.dose
     if table.half is not None:
         columns["rlnRandomSubset"] = table.half.astype(np.int64) + 1
@@ -565,10 +567,10 @@ def _image_names(table: ImageTable) -> _Lazy:
     return _Lazy(len(table), make)
 
 
-def _group_names(particle: Int64[np.ndarray, " images"]) -> _Lazy:
-    """Name particles so that they sort by their numbers."""
-    digits = len(str(particle.max()))
+def _numbered(what: str, numbers: Int64[np.ndarray, " images"]) -> _Lazy:
+    """Make names that sort by their numbers."""
+    digits = len(str(numbers.max()))
     return _Lazy(
-        len(particle),
-        lambda rows: [f"particle_{number:0{digits}d}" for number in particle[rows].tolist()],
+        len(numbers),
+        lambda rows: [f"{what}_{number:0{digits}d}" for number in numbers[rows].tolist()],
     )
