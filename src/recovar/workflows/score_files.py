@@ -24,6 +24,19 @@ _SAME_SIDE = 0.01
 
 
 @dataclass(frozen=True)
+class VolumeModel:
+    """A result that tells the volume of every image: mean + Σ z_k component_k."""
+
+    mean: Float[np.ndarray, "z y x"]
+    components: Float[np.ndarray, "zdim z y x"]
+    coordinates: Float[np.ndarray, "images zdim"]
+
+    def at(self, z: Float[np.ndarray, " zdim"]) -> Float[np.ndarray, "z y x"]:
+        """Compute the volume at a latent point."""
+        return self.mean + np.tensordot(z.astype(np.float32), self.components, 1)
+
+
+@dataclass(frozen=True)
 class Found:
     """What a program has found, as far as it left it."""
 
@@ -46,14 +59,7 @@ class Found:
     """Volumes at the targets, `state_00.mrc` for the first."""
     image_volumes: tuple[Path, ...] = ()
     """Volumes of single images, at the rows of `metrics.cryobench_images`."""
-    is_model: bool = False
-    """Whether mean + Σ z_k component_k is the volume of an image."""
-
-    def volume_at(self, z: Float[np.ndarray, " zdim"]) -> Float[np.ndarray, "z y x"] | None:
-        """Compute the volume at a latent point, where the result is a model of volumes."""
-        if not self.is_model or self.mean is None or self.components is None:
-            return None
-        return self.mean + np.tensordot(z.astype(np.float32), self.components[: len(z)], 1)
+    model: VolumeModel | None = None
 
 
 def read_found(path: Path, truth: Truth, zdim: int | None, ind: Path | None) -> Found:
@@ -109,14 +115,19 @@ def _read_run(path: Path, truth: Truth, zdim: int | None) -> Found:
     file = embeddings[max(embeddings) if zdim is None else zdim]
     each = load_arrays(file)
     contrast = each["contrast"].astype(np.float64)
+    coordinates = each["z"].astype(np.float64)
+    model = None
+    if found.mean is not None and found.components is not None:
+        components = found.components[: coordinates.shape[1]]
+        model = VolumeModel(found.mean, components, coordinates)
     return replace(
         found,
         rows=_rows_of_run(file, each, truth),
-        coordinates=each["z"].astype(np.float64),
+        coordinates=coordinates,
         covariance=each["covariance"].astype(np.float64),
         contrast=contrast if contrast.std() > 0 else None,
         eigenvalues=each["eigenvalues"].astype(np.float64),
-        is_model=True,
+        model=model,
     )
 
 

@@ -70,7 +70,7 @@ def _score_regression(
         "r2_quadratic": ("a quadratic one", lambda y: regression_r2(z, y, "quadratic")),
         "r2_knn50_raw": ("the mean of 50 neighbours", lambda y: regression_r2(z, y, "neighbours")),
         "r2_knn50_whitened": ("", lambda y: regression_r2(whitened, y, "neighbours")),
-        "r2_neighbours": ("the mean of 20", lambda y: explained_variance(z, y)),
+        "r2_neighbours": ("the mean of 20 neighbours", lambda y: explained_variance(z, y)),
     }
     varying = [number for number, y in enumerate(latent.T) if y.std() > 0]
     for name, (what, predict) in models.items():
@@ -78,7 +78,7 @@ def _score_regression(
         yield Score(
             f"latent.{name}",
             values["1"] if list(values) == ["1"] else values,
-            f"share of the variance of the true coordinate that {what} predicts" if what else "",
+            f"share of the variance of the truth that {what} predicts" if what else "",
             1.0,
         )
 
@@ -141,7 +141,7 @@ def _score_neighbourhoods(
             "from truth": information_imbalance(true, z),
             "truth itself": information_imbalance(true, true),
         },
-        "what is not known of the truth from coordinates, and the reverse: 0 nothing, 1 all",
+        "what coordinates leave open of the truth, and the reverse: 0 nothing, 1 all",
     )
     others = {}
     if truth.rotations is not None:
@@ -157,7 +157,7 @@ def _score_neighbourhoods(
                     "to": information_imbalance(z, points),
                     "from": information_imbalance(points, z),
                 },
-                f"the same for the {name}, of which coordinates should know nothing",
+                f"the same for the {name}, of which coordinates should tell nothing",
                 1.0,
             )
 
@@ -168,18 +168,16 @@ def _named(counts: list[int], values: Float[np.ndarray, " counts"]) -> Mapping[s
 
 def score_posteriors(truth: Truth, found: Found) -> Section:
     """Compare the errors of coordinates with what their covariances say."""
-    title = "Errors of coordinates"
-    if not found.is_model or found.mean is None or found.components is None:
-        return Section(title, (), skipped=("errors of coordinates: only a run tells their scale",))
-    if found.coordinates is None or found.covariance is None:
-        return Section(title, (), skipped=("errors of coordinates: no covariances",))
-    usable = np.flatnonzero(truth.good[found.rows] & np.isfinite(found.coordinates).all(1))
-    zdim = found.coordinates.shape[1]
-    basis = found.components[:zdim].reshape(zdim, -1).astype(np.float64)
-    rest = (truth.scale * truth.volumes - found.mean).reshape(len(truth.volumes), -1)
+    title, model = "Errors of coordinates", found.model
+    if model is None or found.covariance is None:
+        reason = "errors of coordinates: only a run tells what volumes they stand for"
+        return Section(title, (), skipped=(reason,))
+    usable = np.flatnonzero(truth.good[found.rows] & np.isfinite(model.coordinates).all(1))
+    basis = model.components.reshape(len(model.components), -1).astype(np.float64)
+    rest = (truth.scale * truth.volumes - model.mean).reshape(len(truth.volumes), -1)
     places = np.linalg.solve(basis @ basis.T, basis @ rest.T).T
     true = places[truth.nearest_volumes(found.rows[usable])]
-    scores = compare_posteriors(found.coordinates[usable], found.covariance[usable], true)
+    scores = compare_posteriors(model.coordinates[usable], found.covariance[usable], true)
     return Section(
         title,
         (

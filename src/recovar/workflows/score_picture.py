@@ -102,7 +102,7 @@ def _draw_fsc(axes: Axes, curves: Curves, grid: Grid) -> None:
             color=_INK if is_mean else _COLOURS[number % len(_COLOURS)],
             linestyle=":" if "unmasked" in name else "-",
             linewidth=1.6 if is_mean else 1.1,
-            label=name if is_mean else f"{name}, where it moves",
+            label=name,
         )  # fmt: skip
     least = min(float(curve.min()) for curve in curves.values())
     axes.set_ylim(min(-0.03, least), 1.03)
@@ -130,11 +130,11 @@ def _draw_captured(axes: Axes, curves: Curves) -> None:
         ranks = np.arange(1, len(found) + 1)
         axes.fill_between(ranks, found, possible, color=colour, alpha=0.08, linewidth=0)
         axes.plot(ranks, possible, color=colour, linewidth=0.9, linestyle="--")
-        label = {"lowpass": "masked, up to half Nyquist"}.get(name, name)
-        axes.plot(ranks, found, "o-", color=colour, markersize=3.5, linewidth=1.3, label=label)
-    axes.plot(
-        [], [], color=_MUTED, linewidth=0.9, linestyle="--", label="the most that is possible"
-    )
+        axes.plot(
+            ranks, found, "o-", color=colour, markersize=3.5, linewidth=1.3,
+            label=_FREQUENCIES[name],
+        )  # fmt: skip
+    axes.plot([], [], color=_MUTED, linewidth=0.9, linestyle="--", label="the most possible")
     axes.set_ylim(0, 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("components", fontsize=9)
@@ -195,7 +195,7 @@ def _draw_images(axes: Axes, curves: Curves, grid: Grid) -> None:
     axes.plot([], [], color=_MUTED, linestyle="--", label="the mean given to every image")
     axes.set_xlabel("area under the FSC (cycles per pixel)", fontsize=9)
     axes.set_ylabel("images", fontsize=9)
-    axes.legend(frameon=False, fontsize=7.5, loc="upper left")
+    axes.legend(framealpha=0.9, edgecolor="none", fontsize=7.5, loc="upper left")
 
 
 def _draw_contrast(axes: Axes, curves: Curves) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-_NAME, _VALUE, _WIDTH = 28, 16, 100
+_NAME, _VALUE, _WIDTH = 27, 16, 100
 """Columns of names, of values, and of everything."""
 
 
@@ -57,7 +57,7 @@ def _lines(score: Score) -> list[str]:
     head = f"  {name:<{_NAME}}{value + best:<{_VALUE}}  "
     if len(head + score.meaning) <= _WIDTH:
         return [head + score.meaning]
-    indent = " " * (4 + _NAME)
+    indent = " " * (2 + _NAME)
     below = textwrap.wrap(score.meaning, _WIDTH, initial_indent=indent, subsequent_indent=indent)
     return [head.rstrip(), *below]
 

@@ -20,7 +20,7 @@ from recovar.metrics import (
     scale_of,
     varying_region,
 )
-from recovar.workflows.score_files import Found, read_on
+from recovar.workflows.score_files import Found, VolumeModel, read_on
 from recovar.workflows.score_table import Score, Section
 from recovar.workflows.score_truth import Truth
 
@@ -90,11 +90,11 @@ def _of_agreements(prefix: str, each: Mapping[str, Agreement], meaning: str) -> 
     yield Score(
         f"{prefix}.auc", {name: agreement.auc for name, agreement in each.items()}, meaning, 1.0
     )
-    for threshold, end in ((0.5, "falls below one half"), (0.143, "ends")):
+    for threshold, name in ((0.5, "res05"), (0.143, "res0143")):
         yield Score(
-            f"{prefix}.res{str(threshold).replace('.', '')}",
-            {name: agreement.resolution(threshold) for name, agreement in each.items()},
-            f"Å, where that correlation {end}" if meaning else "",
+            f"{prefix}.{name}",
+            {region: agreement.resolution(threshold) for region, agreement in each.items()},
+            "Å, where that falls below one half" if meaning and threshold == 0.5 else "",
         )
 
 
@@ -114,9 +114,11 @@ def score_states(truth: Truth, found: Found, regions: Maps) -> Section:
         if number >= _MOST_STATES:
             meaning = ""
         scores += _of_agreements(f"states.{number:02d}", each, meaning)
-        curves[f"state {place}"] = each.get("moving", each["unmasked"]).curve
-        if moving is not None:
-            errors.append(local_error(volume, true, moving, _LOCAL / truth.grid.voxel_size))
+        if moving is None:
+            curves[f"state {place}"] = each["unmasked"].curve
+            continue
+        curves[f"state {place}, where it moves"] = each["moving"].curve
+        errors.append(local_error(volume, true, moving, _LOCAL / truth.grid.voxel_size))
     if not areas:
         lacking = "no state_00.mrc" if len(truth.targets) else "the truth has no targets"
         return Section("States", (), skipped=(f"states: {lacking}",))
@@ -142,41 +144,35 @@ def _volumes_of_states(
     truth: Truth, found: Found
 ) -> Iterator[tuple[int, Float[np.ndarray, "z y x"]]]:
     """Give the volumes at the targets: those of files, or those of a model of volumes."""
-    if found.is_model and found.coordinates is not None:
-        usable = _usable(truth, found)
+    if found.model is not None:
+        usable = _usable(truth, found, found.model)
         for number, target in enumerate(truth.target_latent):
             chosen = usable[truth.near(target, found.rows[usable])]
-            volume = found.volume_at(found.coordinates[chosen].mean(0))
-            if volume is not None:
-                yield number, volume
+            yield number, found.model.at(found.model.coordinates[chosen].mean(0))
         return
     for path in found.states:
-        number = int(path.stem.split("_")[1])
-        if number < len(truth.targets) and found.grid is not None:
-            yield number, read_on(path, found.grid)
+        number = _number_of(path)
+        if number < len(truth.targets):
+            yield number, read_on(path, truth.grid)
 
 
-def _usable(truth: Truth, found: Found) -> Int[np.ndarray, " chosen"]:
+def _usable(truth: Truth, found: Found, model: VolumeModel) -> Int[np.ndarray, " chosen"]:
     """List the places of images that are no junk and have coordinates."""
-    good = truth.good[found.rows]
-    if found.coordinates is not None:
-        good = good & np.isfinite(found.coordinates).all(1)
-    return np.flatnonzero(good)
+    return np.flatnonzero(truth.good[found.rows] & np.isfinite(model.coordinates).all(1))
 
 
 def score_conformations(truth: Truth, found: Found, regions: Maps) -> Section:
     """Compare the volume at the mean coordinates of each conformation's images with its truth."""
-    title = "Conformations"
-    if not found.is_model or found.coordinates is None or found.components is None:
+    title, model = "Conformations", found.model
+    if model is None:
         reason = "conformations: only a run tells the volume at any coordinates"
         return Section(title, (), skipped=(reason,))
-    usable = _usable(truth, found)
+    usable = _usable(truth, found, model)
     seen = truth.nearest_volumes(found.rows[usable])
     areas = []
     for number in np.unique(seen).tolist():
-        volume = found.volume_at(found.coordinates[usable[seen == number]].mean(0))
-        if volume is not None:
-            areas.append(_cryobench_areas(volume, truth.volumes[number], regions))
+        volume = model.at(model.coordinates[usable[seen == number]].mean(0))
+        areas.append(_cryobench_areas(volume, truth.volumes[number], regions))
     best = (truth.grid.size / 2 - 1) / truth.grid.size
     names = list(regions)
     scores = (
@@ -205,7 +201,7 @@ def score_images(truth: Truth, found: Found, regions: Maps, reporter: Reporter) 
     nearest = truth.nearest_volumes(rows)
     kept, areas = [], []
     with reporter.task("Volumes of images", len(chosen), "volumes") as advance:
-        for place, volume in _volumes_of_images(found, chosen):
+        for place, volume in _volumes_of_images(truth, found, chosen):
             if truth.good[rows[place]]:
                 areas.append(_cryobench_areas(volume, truth.volumes[nearest[place]], regions))
                 kept.append(int(nearest[place]))
@@ -253,19 +249,18 @@ def _cryobench_areas(
 
 
 def _volumes_of_images(
-    found: Found, chosen: Int[np.ndarray, " chosen"]
+    truth: Truth, found: Found, chosen: Int[np.ndarray, " chosen"]
 ) -> Iterator[tuple[int, Float[np.ndarray, "z y x"]]]:
     """Give volumes with their places in `chosen`."""
-    if found.is_model and found.coordinates is not None:
-        for place, z in enumerate(found.coordinates[chosen]):
-            volume = found.volume_at(z) if np.isfinite(z).all() else None
-            if volume is not None:
-                yield place, volume
+    if found.model is not None:
+        for place, z in enumerate(found.model.coordinates[chosen]):
+            if np.isfinite(z).all():
+                yield place, found.model.at(z)
         return
     for path in found.image_volumes:
         place = _number_of(path)
-        if place < len(chosen) and found.grid is not None:
-            yield place, read_on(path, found.grid)
+        if place < len(chosen):
+            yield place, read_on(path, truth.grid)
 
 
 def _number_of(path: Path) -> int:

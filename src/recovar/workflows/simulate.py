@@ -94,12 +94,13 @@ def _settle(config: SimulateConfig, subject: Subject) -> _Settings:
     else:
         like = LOOKALIKES[config.like]
         count = max(1, round(like.n_images * config.scale))
-        box, pixel, snr = like.box, like.pixel_size, like.snr
+        box, snr = config.box or like.box, like.snr
+        pixel = like.pixel_size * like.box / box
         conformations, plain = like.conformations, True
     box = config.box or box
     if config.pixel_size is not None:
         pixel = config.pixel_size
-    elif pixel is None or config.box is not None:
+    elif pixel is None:
         pixel = subject.span / (_LENGTH * box)
     return _Settings(
         particles=config.n_images or count,

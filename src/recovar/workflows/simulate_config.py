@@ -93,7 +93,8 @@ class SimulateConfig:
     box: int | None = field(default=None, metadata=_IMAGES)
     """Pixels along a side; 128 if neither this nor --like is given."""
     pixel_size: float | None = field(default=None, metadata=_IMAGES)
-    """Å; without it, or --like, such that the molecule is 0.6 of the box long."""
+    """Å; without it such that images are as wide as those of --like, or that the molecule is 0.6 of
+    the box long."""
     snr: float | None = field(default=None, metadata=_IMAGES)
     """Mean square of the signal over the variance of the noise, all pixels of the box; 0.05 if
     neither this nor --like is given."""

@@ -1,7 +1,7 @@
 """The picture of `recovar simulate`: true volumes, images without noise, and images."""
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -19,7 +19,7 @@ _MEASURED = 200
 def draw_data_set(
     simulation: Simulation,
     volumes: Float[np.ndarray, "states z y x"],
-    latent: Float[np.ndarray, "images coordinates"],
+    latent: Num[np.ndarray, "images coordinates"],
     meaning: str,
 ) -> Figure:
     """Draw volumes from one end of the motion to the other, images, and how both are distributed.
@@ -64,7 +64,7 @@ def _draw_row(row: np.ndarray, pictures: "list[np.ndarray] | np.ndarray", title:
     row[0].set_title(title, fontsize=10, color=_INK, loc="left")
 
 
-def _draw_states(axes: Axes, latent: Float[np.ndarray, "images coordinates"], meaning: str) -> None:
+def _draw_states(axes: Axes, latent: Num[np.ndarray, "images coordinates"], meaning: str) -> None:
     if latent.shape[1] == 1:
         distinct, counts = np.unique(latent[:, 0], return_counts=True)
         if len(distinct) <= _MEASURED:
