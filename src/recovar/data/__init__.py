@@ -80,21 +80,17 @@ def select_rows(record: Record, rows: Int64[np.ndarray, " chosen"]) -> Record:
     return replace(record, **chosen)
 
 
-def damping(path: Path, name: str, values: Float64[np.ndarray, " images"]) -> np.ndarray:
-    """Take B-factors of images as files state them: with either sign they damp, exp(−|B| s²/4).
+def damping(values: Float64[np.ndarray, " images"]) -> Float64[np.ndarray, " images"]:
+    """Take B-factors of images as files state them, and give those of exp(−B s²/4).
 
-    RELION damps with positive values, Warp and M write −4 times the dose for the same thing.
+    RELION damps with positive values, and when it refines them finds some below 0; Warp and M
+    write −4 times the dose for what damps, so that no value is above 0.
 
-    Raises:
-        InputError: If some are positive and some negative.
+    Example:
+        >>> damping(np.array([-12.0, 0.0])).tolist(), damping(np.array([-1.0, 8.0])).tolist()
+        ([12.0, 0.0], [-1.0, 8.0])
     """
-    if (values > 0).any() and (values < 0).any():
-        raise InputError(
-            f"{path}: expected values of one sign for {name}, found {values.min():g} and "
-            f"{values.max():g}. RELION damps with positive values, Warp with negative ones; use "
-            "one of them for all images."
-        )
-    return np.abs(values)
+    return np.abs(values) if (values <= 0).all() else values
 
 
 @contextmanager

@@ -293,7 +293,7 @@ def _optics(tables: _Tables) -> tuple[Optics | None, str]:
     if missing:
         return None, f"missing fields: {', '.join(missing)}"
     arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
-    arrays["b_factor"] = damping(tables.path, _CTF_FIELDS["b_factor"], arrays["b_factor"])
+    arrays["b_factor"] = damping(arrays["b_factor"])
     return Optics(**{name: value.astype(np.float32) for name, value in arrays.items()}), ""
 
 

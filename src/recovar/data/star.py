@@ -450,7 +450,7 @@ def _optics(particles: _Particles) -> tuple[Optics | None, str]:
         values[name] = np.full(len(particles), default) if given is None else given
     for name in ("defocus_angle", "phase_shift"):
         values[name] = np.deg2rad(values[name])
-    values["b_factor"] = damping(particles.path, "_rlnCtfBfactor", values["b_factor"])
+    values["b_factor"] = damping(values["b_factor"])
     return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
 
 
