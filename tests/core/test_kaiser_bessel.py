@@ -63,6 +63,19 @@ def test_slices_are_sums_of_waves_to_five_digits(seed, disc, filled):
         assert error(found[:, shell], expected[:, shell]) < 1e-5
 
 
+def test_points_in_a_large_box_are_single_waves():
+    # Large enough for voxels to be asked for early.
+    disc, generator = Disc(104, 51), np.random.default_rng(0)
+    points, rotations = generator.integers(8, 96, (9, 3)), random_rotations(3, generator)
+    volume = np.zeros((104,) * 3, np.float32)
+    volume[tuple(points.T)] = heights = generator.normal(size=9)
+    places = disc.x[:, None] * rotations[:, None, 0] + disc.y[:, None] * rotations[:, None, 1]
+    expected = np.exp(-2j * np.pi / 104 * places @ (points[:, ::-1] - 52.0).T) @ heights
+    values = transform_for_slices(volume, disc)
+    assert values.nbytes > 2**24
+    assert error(slice_accurately(values, rotations, disc), expected) < 1e-5
+
+
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 def test_no_bit_depends_on_the_block_or_the_threads():
     disc = Disc(16, 7)

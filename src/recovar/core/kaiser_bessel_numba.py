@@ -15,7 +15,7 @@ error for a given scaling of the volume, here of least mean square and fitted by
 """
 
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from typing import no_type_check
 
 import numba
@@ -27,7 +27,7 @@ from numba.extending import intrinsic
 from scipy.special import i0
 
 from recovar.core.frequencies import Ball, Disc
-from recovar.core.slicing_numba import prefetch
+from recovar.core.slicing_numba import ask
 from recovar.core.volumes import sample_transform
 
 _OVERSAMPLING = 2
@@ -43,6 +43,8 @@ _LANES = 8
 """Polynomials that are evaluated at once; the last of them are zero."""
 _AHEAD = 8
 """Pixels between asking for voxels and using them."""
+_NEAR = 2**24
+"""Bytes of voxels that some cache may hold, so that asking would cost more than waiting."""
 _RADII = 2
 """Fourier pixels by which the ball must exceed the disc for all that its pixels gather."""
 
@@ -86,46 +88,78 @@ def _weigh(builder, polynomials, place):
     return weights
 
 
+@no_type_check
+def _find(context, builder, signature, arguments):
+    """Point to the voxels from a column on, on each of the lines around a pixel, plane by plane.
+
+    Of an intrinsic whose arguments begin with values, offsets, line and column.
+    """
+    values, offsets = (
+        context.make_array(kind)(context, builder, argument)
+        for kind, argument in zip(signature.args[:2], arguments[:2], strict=True)
+    )
+    lines_per_plane = cgutils.unpack_tuple(builder, offsets.shape)[1]
+    line, column = arguments[2:4]
+    pointers = []
+    for _ in range(_WIDTH):
+        first = builder.gep(offsets.data, [line])
+        for row in range(_WIDTH):
+            voxel = builder.add(builder.load(builder.gep(first, [_INT(row)])), column)
+            pointers.append(builder.gep(values.data, [builder.shl(voxel, voxel.type(1))]))
+        line = builder.add(line, lines_per_plane)
+    return pointers
+
+
 @intrinsic
 @no_type_check
-def _mix(typing_context, values, polynomials, offsets, line, column, x, y, z):
+def _prefetch(typing_context, values, offsets, line, column):
+    """Ask for the voxels around a pixel; each stretch of a line lies in two cache lines or one."""
+
+    def generate(context, builder, signature, arguments):
+        for pointer in _find(context, builder, signature, arguments):
+            for number in (0, 2 * _WIDTH - 1):
+                place = builder.gep(pointer, [_INT(number)])
+                ask(builder, builder.bitcast(place, cgutils.voidptr_t))
+        return context.get_dummy_value()
+
+    return types.void(values, offsets, line, column), generate
+
+
+@intrinsic
+@no_type_check
+def _mix(typing_context, values, offsets, line, column, weights, kind, x, y, z):
     """Sum the weighted voxels from the first `line` and `column` on.
 
     Written for the compiler's vectors, since it finds none in loops over such short lines.
     """
 
     def generate(context, builder, signature, arguments):
-        tables = [
-            context.make_array(kind)(context, builder, argument)
-            for kind, argument in zip(signature.args[:3], arguments[:3], strict=True)
-        ]
-        numbers, polynomials, offsets = (table.data for table in tables)
-        lines_per_plane = cgutils.unpack_tuple(builder, tables[2].shape)[1]
-        line, column = arguments[3:5]
-        along = [_weigh(builder, polynomials, place) for place in arguments[5:]]
+        table = context.make_array(signature.args[4])(context, builder, arguments[4]).data
+        stride = ir.Constant(arguments[5].type, (_DEGREE + 1) * _LANES)
+        first = builder.gep(table, [builder.mul(arguments[5], stride)])
+        x, y, z = (
+            _weigh(builder, polynomials, place)
+            for polynomials, place in zip((first, table, table), arguments[6:], strict=True)
+        )
+        pointers = _find(context, builder, signature, arguments)
         total = None
         for plane in range(_WIDTH):
-            first, mixed = builder.gep(offsets, [line]), None
+            mixed = None
             for row in range(_WIDTH):
-                voxel = builder.add(builder.load(builder.gep(first, [_INT(row)])), column)
-                pair = builder.shl(voxel, voxel.type(1))
-                stretch = _load(builder, builder.gep(numbers, [pair]), 2 * _WIDTH)
-                weight = _pick(builder, along[1], [row] * 2 * _WIDTH)
+                stretch = _load(builder, pointers[plane * _WIDTH + row], 2 * _WIDTH)
+                weight = _pick(builder, y, [row] * 2 * _WIDTH)
                 mixed = _multiply_add(builder, stretch, weight, mixed)
-            weight = _pick(builder, along[2], [plane] * 2 * _WIDTH)
+            weight = _pick(builder, z, [plane] * 2 * _WIDTH)
             total = _multiply_add(builder, mixed, weight, total)
-            line = builder.add(line, lines_per_plane)
-        total = builder.fmul(total, _pick(builder, along[0], [k // 2 for k in range(2 * _WIDTH)]))
+        total = builder.fmul(total, _pick(builder, x, [k // 2 for k in range(2 * _WIDTH)]))
+        pairs = [_pick(builder, total, [2 * k, 2 * k + 1]) for k in range(_WIDTH)]
+        total = reduce(builder.fadd, pairs)
+        real, imaginary = (builder.extract_element(total, _INT(part)) for part in range(2))
         result = context.make_complex(builder, types.complex64)
-        for part in range(2):
-            elements = [builder.extract_element(total, _INT(2 * k + part)) for k in range(_WIDTH)]
-            value = elements[0]
-            for element in elements[1:]:
-                value = builder.fadd(value, element)
-            setattr(result, ("real", "imag")[part], value)
+        result.real, result.imag = real, imaginary
         return result._getvalue()
 
-    return types.complex64(values, polynomials, offsets, line, column, x, y, z), generate
+    return types.complex64(values, offsets, line, column, weights, kind, x, y, z), generate
 
 
 @numba.njit(inline="always", cache=True)
@@ -138,61 +172,35 @@ def _locate(rotation, x, y):
     return (-gx, -gy, -gz, True) if gx < 0 else (gx, gy, gz, False)
 
 
-@numba.njit(cache=True)
-@no_type_check
-def _copy_around(copy, values, offsets, row, plane, column):
-    """Copy the voxels around a pixel close to x = 0; those at x < 0 are the conjugates of mates."""
-    last = len(offsets) - 1
-    for dz in range(_WIDTH):
-        for dy in range(_WIDTH):
-            here = offsets[plane + dz, row + dy]
-            there = offsets[last - plane - dz, last - row - dy]
-            for dx in range(_WIDTH):
-                x, entry = column + dx, (dz * _WIDTH + dy) * _WIDTH + dx
-                voxel = here + x if x >= 0 else there - x
-                copy[entry, 0] = values[voxel, 0]
-                copy[entry, 1] = values[voxel, 1] if x >= 0 else -values[voxel, 1]
-
-
-@numba.njit(cache=True, error_model="numpy")
-@no_type_check
-def _ask(values, offsets, reach, rotation, x, y):
-    """Ask for the voxels around a pixel."""
-    gx, gy, gz, _ = _locate(rotation, x, y)
-    column = np.int64(np.floor(gx)) - _BEFORE
-    row, plane = np.int64(np.floor(gy)) - _BEFORE + reach, np.int64(np.floor(gz)) - _BEFORE + reach
-    for dz in range(_WIDTH):
-        for dy in range(_WIDTH):
-            voxel = offsets[plane + dz, row + dy] + column
-            prefetch(values, voxel, 0)
-            prefetch(values, voxel, 8 * (_WIDTH - 1))
-
-
 @numba.njit(parallel=True, cache=True, error_model="numpy")
 @no_type_check
-def _gather(out, values, rotations, xs, ys, order, offsets, reach, polynomials):
+def _gather(out, values, rotations, xs, ys, order, offsets, reach, weights):
     """Gather all pixels of all images; `order` keeps what pixels in turn need close together."""
-    one, two, before, side = np.float32(1), np.float32(2), _BEFORE, offsets.shape[1]
+    one, two, start, side = np.float32(1), np.float32(2), reach - _BEFORE, len(offsets)
+    far = 4 * values.size > _NEAR
     for i in numba.prange(len(out)):
         rotation = rotations[i]
-        copy = np.empty((_WIDTH**3, 2), np.float32)
-        places = _WIDTH * np.arange(_WIDTH**2).reshape(_WIDTH, _WIDTH)
         for n in range(order.size):
-            p, later = order[n], order[min(n + _AHEAD, order.size - 1)]
-            _ask(values, offsets, reach, rotation, xs[later], ys[later])
+            if far:
+                later = order[min(n + _AHEAD, order.size - 1)]
+                gx, gy, gz, mate = _locate(rotation, xs[later], ys[later])
+                line = (np.int64(np.floor(gz)) + start) * side + np.int64(np.floor(gy)) + start
+                _prefetch(values, offsets, line, np.int64(gx) - _BEFORE)
+            p = order[n]
             gx, gy, gz, mate = _locate(rotation, xs[p], ys[p])
             x, y, z = np.floor(gx), np.floor(gy), np.floor(gz)
             fx = two * np.float32(gx - x) - one
             fy = two * np.float32(gy - y) - one
             fz = two * np.float32(gz - z) - one
-            column = np.int64(x) - before
-            row, plane = np.int64(y) - before + reach, np.int64(z) - before + reach
-            if column >= 0:
-                line = plane * side + row
-                value = _mix(values, polynomials, offsets, line, column, fx, fy, fz)
-            else:
-                _copy_around(copy, values, offsets, row, plane, column)
-                value = _mix(copy, polynomials, places, 0, 0, fx, fy, fz)
+            line = (np.int64(z) + start) * side + np.int64(y) + start
+            column, before = np.int64(x) - _BEFORE, np.int64(0)
+            if column < 0:
+                column, before = before, -column
+            value = _mix(values, offsets, line, column, weights, before, fx, fy, fz)
+            if before > 0:
+                line, kind = side * side - 1 - line - (_WIDTH - 1) * (side + 1), _BEFORE + before
+                mates = _mix(values, offsets, line, column, weights, kind, fx, -fy, -fz)
+                value += mates.conjugate()
             out[i, p] = value.conjugate() if mate else value
 
 
@@ -220,8 +228,23 @@ def _fall_off(frequency: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
 
 
 @cache
-def _polynomials() -> Float[np.ndarray, "powers lanes"]:
-    """Fit the weight of each voxel, over −1 … 1 from one voxel to the next, highest power first.
+def _weights() -> Float[np.ndarray, "kinds powers lanes"]:
+    """Tabulate polynomials for the weights of the voxels in a row, highest power first.
+
+    Row 0 is for the voxels around a pixel. Row n is for those from x = 0 on if the first n are
+    before it, and row n + 2 for the mates of these.
+    """
+    polynomials = _polynomials()
+    table = np.zeros((1 + 2 * _BEFORE, _DEGREE + 1, _LANES), np.float32)
+    table[0, :, :_WIDTH] = polynomials
+    for before in range(1, _BEFORE + 1):
+        table[before, :, : _WIDTH - before] = polynomials[:, before:]
+        table[_BEFORE + before, :, 1 : before + 1] = polynomials[:, :before][:, ::-1]
+    return table
+
+
+def _polynomials() -> Float[np.ndarray, "powers voxels"]:
+    """Fit the weight of each voxel by a polynomial over −1 … 1, from one voxel to the next.
 
     The weights turn waves over the volume, divided by the fall-off, into waves at the pixel, with
     the least mean square of errors over the box.
@@ -235,9 +258,7 @@ def _polynomials() -> Float[np.ndarray, "powers lanes"]:
     turns *= 2 * np.pi
     waves = np.concatenate([scale * np.cos(turns), scale * np.sin(turns)])
     weights = np.linalg.lstsq(waves[:, :_WIDTH], waves[:, _WIDTH:])[0]
-    table = np.zeros((_DEGREE + 1, _LANES), np.float32)
-    table[::-1, :_WIDTH] = np.polynomial.polynomial.polyfit(nodes, weights.T, _DEGREE)
-    return table
+    return np.polynomial.polynomial.polyfit(nodes, weights.T, _DEGREE)[::-1]
 
 
 def transform_for_slices(
@@ -282,6 +303,6 @@ def slice_accurately(
         lattice.order,
         lattice.ball.offsets,
         lattice.ball.reach,
-        _polynomials(),
+        _weights(),
     )
     return out

@@ -35,21 +35,26 @@ _LINE = 64
 """Bytes of a cache line."""
 
 
+@no_type_check
+def ask(builder, pointer):
+    """Compile a request for the cache line that a pointer points to."""
+    number = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
+    reading, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
+    builder.call(function, [pointer, reading, keep, data])
+
+
 @intrinsic
 @no_type_check
-def prefetch(typing_context, array, row, byte):
+def _prefetch(typing_context, array, row, byte):
     """Ask for the cache line at a byte of a row of a 2-D array."""
 
     def generate(context, builder, signature, arguments):
         table = context.make_array(signature.args[0])(context, builder, arguments[0])
         stride = cgutils.unpack_tuple(builder, table.strides)[0]
         place = builder.add(builder.mul(arguments[1], stride), arguments[2])
-        pointer = builder.gep(builder.bitcast(table.data, cgutils.voidptr_t), [place])
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [cgutils.voidptr_t], kind)
-        reading, keep, data = (ir.Constant(number, value) for value in (0, 3, 1))
-        builder.call(function, [pointer, reading, keep, data])
+        ask(builder, builder.gep(builder.bitcast(table.data, cgutils.voidptr_t), [place]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp), generate
@@ -96,7 +101,7 @@ def _interpolate(target, volumes, voxels, shares, p):
     ahead = min(p + _AHEAD, voxels.shape[0] - 1)
     for pair in range(4):
         for byte in range(0, 8 * width + _LINE - 1, _LINE):
-            prefetch(volumes, voxels[ahead, pair], byte)
+            _prefetch(volumes, voxels[ahead, pair], byte)
     a, b, c, d = voxels[p, 0], voxels[p, 1], voxels[p, 2], voxels[p, 3]
     wa, va, wb, vb = shares[p, 0], shares[p, 1], shares[p, 2], shares[p, 3]
     wc, vc, wd, vd = shares[p, 4], shares[p, 5], shares[p, 6], shares[p, 7]
@@ -308,7 +313,7 @@ def _collect_line(sums, weights, offset, length, heads, rows, scales):
     for x in range(length):
         voxel = offset + x
         for byte in range(0, 4 * width + _LINE - 1, _LINE):
-            prefetch(sums, voxel + 1, byte)
+            _prefetch(sums, voxel + 1, byte)
         if heads[x] < heads[x + 1]:
             collected[:] = 0
             _add_weights(collected, weights, rows, scales, heads[x], heads[x + 1])
