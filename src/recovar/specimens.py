@@ -89,7 +89,9 @@ class SampledStates:
     """States of another specimen as volumes, each computed when it is wanted.
 
     Where many images show few states this costs one volume per state, and slices of it, instead of
-    one sum over atoms per image.
+    one sum over atoms per image. The volumes are then the truth: atoms that are sharper than the
+    voxels would ring on beyond the box, where volumes end. Slices differ from sums over 4000 atoms
+    of B = 80 Å² by 4e-3 at 64 voxels of 3 Å, by 5e-4 at 128 of 1.5 Å, and by 1e-5 for B = 200 Å².
     """
 
     specimen: Specimen
@@ -115,9 +117,9 @@ class VolumeSpecimen:
     """
 
     volumes: Volumes
-    memory: int = 2**30
-    """Bytes for transforms that are kept in case they are wanted again; one is always kept. No
-    result depends on it."""
+    memory: int = 5 * 2**27
+    """Bytes for transforms that are kept in case they are wanted again, two of them for a box of
+    256; one is always kept. No result depends on it."""
 
     def spectra(
         self,
