@@ -38,10 +38,7 @@ def run_score(config: ScoreConfig, reporter: Reporter) -> None:
     Raises:
         InputError: If truth and result cannot be read, or do not belong together.
     """
-    truth = read_truth(config.truth)
-    found = read_found(config.result, truth, config.zdim, config.ind)
-    if found.grid is not None:
-        truth = truth.in_box(found.grid.size)
+    truth, found = read_pair(config)
     sections = judge(truth, found, reporter, config.seed)
     lines = describe(sections)
     output = _output_of(config)
@@ -55,6 +52,13 @@ def run_score(config: ScoreConfig, reporter: Reporter) -> None:
     if skipped:
         logger.info("\nNot scored: %s", "; ".join(skipped))
     logger.info("\nAll numbers are in scores.json, and a picture in scores.png, in %s", output)
+
+
+def read_pair(config: ScoreConfig) -> tuple[Truth, Found]:
+    """Read truth and result, and bring the truth to the box of the result."""
+    truth = read_truth(config.truth)
+    found = read_found(config.result, truth, config.zdim, config.ind)
+    return (truth if found.grid is None else truth.in_box(found.grid.size)), found
 
 
 def judge(truth: Truth, found: Found, reporter: Reporter, seed: int = 0) -> Sequence[Section]:

@@ -18,7 +18,7 @@ class Score:
 
     name: str
     """Its place in scores.json, such as `mean.auc`."""
-    value: float | Mapping[str, float]
+    value: float | Mapping[str, float | int]
     """A mapping tells several by a short word or number."""
     meaning: str = ""
     """Completes the line in the table; without it the score stands in scores.json alone."""
@@ -62,13 +62,13 @@ def _lines(score: Score) -> list[str]:
     return [head.rstrip(), *below]
 
 
-def _format(value: float | Mapping[str, float]) -> str:
+def _format(value: float | Mapping[str, float | int]) -> str:
     if isinstance(value, Mapping):
         return "  ".join(f"{key} {_number(each)}" for key, each in value.items())
     return _number(value)
 
 
-def _number(value: float) -> str:
+def _number(value: float | int) -> str:
     if float(value).is_integer():
         return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.3g}"
@@ -87,7 +87,7 @@ def to_tree(sections: Iterable[Section]) -> dict[str, Any]:
     return tree
 
 
-def _plain(value: float | Mapping[str, float]) -> Any:  # noqa: ANN401
+def _plain(value: float | int | Mapping[str, float | int]) -> Any:  # noqa: ANN401
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     return float(value) if np.isfinite(value) else None

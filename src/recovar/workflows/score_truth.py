@@ -28,7 +28,7 @@ class Truth:
     grid: Grid
     latent: Float[np.ndarray, "images coordinates"]
     labels: Int[np.ndarray, " images"] | None
-    """Discrete states."""
+    """Discrete states; of junk −1."""
     good: Bool[np.ndarray, " images"]
     """Images that show the molecule where the files say; the others are junk."""
     contrast: Float[np.ndarray, " images"] | None
@@ -62,7 +62,9 @@ class Truth:
 
     def nearest_volumes(self, rows: Int[np.ndarray, " k"]) -> Int[np.ndarray, " k"]:
         """Give the true volume whose state is nearest to that of each image."""
-        return np.asarray(KDTree(self.volume_latent).query(self.latent[rows])[1])
+        spread = self.volume_latent.std(0)
+        scale = 1 / np.where(spread > 0, spread, 1)
+        return np.asarray(KDTree(self.volume_latent * scale).query(self.latent[rows] * scale)[1])
 
     def near(
         self, target: Float[np.ndarray, " coordinates"], rows: Int[np.ndarray, " k"]
@@ -139,16 +141,15 @@ def read_truth(path: Path) -> Truth:
         target_latent = _columns(load_arrays(place / "targets.npz")["latent"])
     _refuse_count(place / "vol_*.mrc", len(volumes), len(states["latent"]))
     _refuse_count(place / "target_*.mrc", len(targets), len(target_latent))
-    labels = each.get("state")
-    known = labels is not None and (labels >= 0).all() and len(np.unique(labels)) > 1
+    good = each["kind"] == 0 if "kind" in each else np.ones(len(latent), bool)
     mask = place / "mask.mrc"
     noise = place / "noise_radial.npy"
     return Truth(
         place=place,
         grid=Grid(len(mean.values), float(voxel_size)),
         latent=latent,
-        labels=labels.astype(np.int64) if known and labels is not None else None,
-        good=each["kind"] == 0 if "kind" in each else np.ones(len(latent), bool),
+        labels=_labels(each, good),
+        good=good,
         contrast=each.get("contrast"),
         rotations=_read_rotations(place, each),
         defocus=_read_defocus(place, each),
@@ -167,6 +168,14 @@ def read_truth(path: Path) -> Truth:
 
 def _columns(values: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "images coordinates"]:
     return values.reshape(len(values), -1).astype(np.float64)
+
+
+def _labels(
+    each: dict[str, np.ndarray], good: Bool[np.ndarray, " images"]
+) -> Int[np.ndarray, " images"] | None:
+    """Give the states of images where they are discrete; others are −1."""
+    states = each.get("state", np.full(len(good), -1)).astype(np.int64)
+    return states if (states[good] >= 0).all() and len(np.unique(states[good])) > 1 else None
 
 
 def _read_meta(place: Path) -> dict:
