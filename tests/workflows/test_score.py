@@ -241,6 +241,14 @@ def test_the_last_of_numbered_files_is_taken(hinge, tmp_path):
     assert found["latent"]["r2_neighbours"] > 0.9
 
 
+def test_neighbours_are_counted_up_to_the_smallest_state(tmp_path):
+    known = write_truth(tmp_path / "data", continuous=False, count=60)
+    np.save(tmp_path / "z.npy", known.coordinates(2))
+    found = scores_of(known.place, tmp_path / "z.npy")
+    assert np.bincount(known.latent.astype(int)).min() < 30
+    assert found["latent"]["neighbours_in_common"] == {"10": 1}
+
+
 def test_junk_does_not_count_and_its_scores_are_judged(tmp_path):
     kind = np.zeros(400, int)
     kind[::4] = 1

@@ -41,7 +41,7 @@ def neighbourhood_similarity(
     nearest in the second; then the mean over all images. From 0 to 1, which is perfect;
     `chance_similarity` is what a shuffled space gives. Others that are as near in the second space
     as the k-th all belong to the k nearest, so that for labels this is the share of neighbours
-    with the same label as long as more than k images have it.
+    with the same label as long as more than k images have it, and 1 for larger k.
 
     Args:
         first: Where images lie, such as an embedding.

@@ -6,15 +6,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from recovar.core import fourier
 from recovar.metrics import (
     Population,
     captured_variance,
     classification_accuracy,
+    compare_contrasts,
+    compare_maps,
     explained_variance,
 )
 from recovar.noise import Noise
-from recovar.regularization import fsc, resolution_at
 from recovar.run import read_result
 from recovar.simulator import Simulation
 from recovar.workflows.heterogeneity import Components, Embeddings
@@ -94,13 +94,12 @@ def read_recovered(run: Path) -> Recovered:
 def score(found: Recovered, simulation: Simulation, population: Population) -> Scores:
     """Compare what was found with what is known."""
     grid, truth = simulation.grid, simulation.truth
-    spectra = [fourier.to_spectrum(volume) for volume in (found.mean, population.mean)]
     bend, present = truth.states[:, 0], truth.states[:, 1] > _HALF
     return Scores(
-        resolution=resolution_at(fsc(spectra[0], spectra[1]), _HALF, grid),
+        resolution=compare_maps(found.mean, population.mean, grid).resolution(_HALF),
         finest=grid.resolution(grid.largest_radius),
         noise=float(np.median(found.noise / truth.noise)),
-        contrast=float(np.corrcoef(found.contrast, truth.contrast)[0, 1]),
+        contrast=compare_contrasts(found.contrast, truth.contrast).correlation,
         bend=explained_variance(found.coordinates, bend),
         presence=classification_accuracy(found.coordinates, present),
         guessing=float(max(present.mean(), 1 - present.mean())),

@@ -124,16 +124,20 @@ def _score_neighbourhoods(
         true = (
             np.concatenate([standardize(true), labels], axis=1) if truth.is_continuous else labels
         )
-    counts = [k for k in _NEIGHBOURS if k < count / 2]
-    similar = neighbourhood_similarity(z, true, counts)
-    chance = chance_similarity(true, counts)
-    yield Score(
-        "latent.neighbours_in_common",
-        _named(counts, similar),
-        f"share of so many nearest neighbours that are nearest in the truth, {count} images",
-        1.0,
-    )
-    yield Score("latent.neighbours_by_chance", _named(counts, chance), "the same by chance")
+    most = count / 2
+    if truth.labels is not None and not truth.is_continuous:
+        most = min(most, np.unique(truth.labels[rows], return_counts=True)[1].min())
+    counts = [k for k in _NEIGHBOURS if k < most]
+    if counts:
+        similar = neighbourhood_similarity(z, true, counts)
+        chance = chance_similarity(true, counts)
+        yield Score(
+            "latent.neighbours_in_common",
+            _named(counts, similar),
+            f"share of so many nearest neighbours that are nearest in the truth, {count} images",
+            1.0,
+        )
+        yield Score("latent.neighbours_by_chance", _named(counts, chance), "the same by chance")
     yield Score(
         "latent.imbalance",
         {
