@@ -129,6 +129,7 @@ class Simulation:
             raise InputError("No image shows the molecule, so it cannot be scaled. Make some.")
         strength = np.square(truth.contrast[rows]).mean()
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, sample).astype(np.int64))]
+        rows = rows[np.lexsort(truth.states[rows].T)]  # so that each block has few of them
         rows = rows[np.lexsort(truth.states[rows].T)]
         alone = replace(truth, neighbours=_guests_of(truth.neighbours, np.zeros(0, np.int64)))
         plain = replace(self, truth=alone, premultiplied=False)

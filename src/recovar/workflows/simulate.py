@@ -312,9 +312,8 @@ def _write(
         simulation, partial, true, dtype=getattr(np, config.dtype), about=about, progress=reporter
     )
     taken = time.monotonic() - began
-    volumes = np.stack([simulation.volume(state) for state in true.targets])
-    figure = draw_data_set(simulation, volumes, true.latent(simulation.truth.states),
-                           subject.meaning)  # fmt: skip
+    latent = true.latent(simulation.truth.states)
+    figure = draw_data_set(simulation, true.targets, latent, subject.meaning)
     with write_whole(partial / "data-set.png") as picture:
         plots.save_figure(figure, picture)
     if config.output.exists():

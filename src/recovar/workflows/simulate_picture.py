@@ -4,21 +4,25 @@ import numpy as np
 from jaxtyping import Float, Int, Num
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from scipy.spatial import KDTree
 
+from recovar.acquisition import Kind
 from recovar.core.fourier import to_spectrum
 from recovar.core.frequencies import Disc
 from recovar.simulator import Simulation
 
 _INK, _MUTED, _SIGNAL, _NOISE = "#1f2933", "#7b8794", "#2b6cb0", "#dd6b20"
-_SHOWN = 5
-"""Volumes and images in a row."""
 _MEASURED = 200
 """Images whose power is drawn."""
+_FEW = 6
+"""A coordinate with so few values is told by colour."""
+_MOST_BARS = 200
+_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#4a5568")
 
 
 def draw_data_set(
     simulation: Simulation,
-    volumes: Float[np.ndarray, "states z y x"],
+    shown: Num[np.ndarray, "states coordinates"],
     latent: Num[np.ndarray, "images coordinates"],
     meaning: str,
 ) -> Figure:
@@ -26,40 +30,46 @@ def draw_data_set(
 
     Args:
         simulation: The data set.
-        volumes: Some true volumes, in an order that makes sense.
-        latent: State of every image.
-        meaning: What the coordinates of a state are.
+        shown: Some states of the specimen, in an order that makes sense. Only images near to them
+            are made, so that few volumes are.
+        latent: Coordinates of the state of every image.
+        meaning: What they are.
     """
     figure = Figure((12.5, 6.6), layout="constrained")
     columns = figure.add_gridspec(1, 2, width_ratios=(2.1, 1.0))
     left, right = figure.add_subfigure(columns[0]), figure.add_subfigure(columns[1])
-    rows = left.subplots(3, _SHOWN, squeeze=False)
-    chosen = _spread(len(volumes))
-    shadows = [volumes[number].sum(0) for number in chosen]
-    images = _spread(len(simulation))
-    signals, pictures = simulation.signals(images), simulation.images(images)
-    for axes, row, title in zip(
-        rows,
-        (shadows, signals, pictures),
-        ("true volumes, seen along z", "images without noise", "images"),
-        strict=True,
-    ):
+    near = _find_images(simulation, shown)
+    first = near[:, 0]
+    pictures = {
+        "true volumes, seen along z": np.stack([simulation.volume(s).sum(0) for s in shown]),
+        "images of them without noise": simulation.signals(first),
+        "images": simulation.images(first),
+    }
+    rows = left.subplots(len(pictures), len(shown), squeeze=False)
+    for axes, (title, row) in zip(rows, pictures.items(), strict=True):
         _draw_row(axes, row, title)
     states, powers = right.subplots(2, 1)
     _draw_states(states, latent, meaning)
-    _draw_powers(powers, simulation)
+    _draw_powers(powers, simulation, np.unique(near))
     return figure
 
 
-def _spread(count: int) -> Int[np.ndarray, " shown"]:
-    return np.unique(np.linspace(0, count - 1, _SHOWN).astype(np.int64))
+def _find_images(
+    simulation: Simulation, shown: Num[np.ndarray, "states coordinates"]
+) -> Int[np.ndarray, "states near"]:
+    """Find the images of a molecule that are nearest to each state, the nearest first."""
+    truth = simulation.truth
+    rows = np.flatnonzero(truth.kind == Kind.MOLECULE)
+    count = min(_MEASURED // len(shown) + 1, len(rows))
+    nearest = np.asarray(KDTree(truth.states[rows]).query(shown, count)[1])
+    return rows[nearest.reshape(len(shown), count)]
 
 
-def _draw_row(row: np.ndarray, pictures: "list[np.ndarray] | np.ndarray", title: str) -> None:
-    low, high = np.percentile(np.stack(list(pictures)), (0.2, 99.8))
+def _draw_row(row: np.ndarray, pictures: Float[np.ndarray, "shown y x"], title: str) -> None:
+    low, high = np.percentile(pictures, (0.2, 99.8))
     for axes in row:
         axes.set_axis_off()
-    for axes, picture in zip(row, pictures, strict=False):
+    for axes, picture in zip(row, pictures, strict=True):
         axes.imshow(picture, cmap="gray", vmin=low, vmax=high)
     row[0].set_title(title, fontsize=10, color=_INK, loc="left")
 
@@ -67,13 +77,20 @@ def _draw_row(row: np.ndarray, pictures: "list[np.ndarray] | np.ndarray", title:
 def _draw_states(axes: Axes, latent: Num[np.ndarray, "images coordinates"], meaning: str) -> None:
     if latent.shape[1] == 1:
         distinct, counts = np.unique(latent[:, 0], return_counts=True)
-        if len(distinct) <= _MEASURED:
+        if len(distinct) <= _MOST_BARS:
             gap = float(np.diff(distinct).min()) if len(distinct) > 1 else 1.0
             axes.bar(distinct, counts, width=0.8 * gap, color=_SIGNAL)
         else:
             axes.hist(latent[:, 0], 60, color=_SIGNAL)
         axes.set_ylabel("images", fontsize=9)
         axes.set_xlabel("state", fontsize=9)
+    elif len(kinds := np.unique(latent[:, 1])) <= _FEW:
+        parts = [latent[latent[:, 1] == kind, 0] for kind in kinds]
+        names = [f"second coordinate {kind:g}" for kind in kinds]
+        axes.hist(parts, 40, stacked=True, color=_COLOURS[: len(kinds)], label=names)
+        axes.legend(frameon=False, fontsize=8)
+        axes.set_ylabel("images", fontsize=9)
+        axes.set_xlabel("state, first coordinate", fontsize=9)
     else:
         axes.plot(*latent[:, :2].T, ".", color=_SIGNAL, markersize=2, alpha=0.5, rasterized=True)
         axes.set_xlabel("state, first coordinate", fontsize=9)
@@ -82,9 +99,9 @@ def _draw_states(axes: Axes, latent: Num[np.ndarray, "images coordinates"], mean
     _make_plain(axes)
 
 
-def _draw_powers(axes: Axes, simulation: Simulation) -> None:
+def _draw_powers(axes: Axes, simulation: Simulation, rows: Int[np.ndarray, " chosen"]) -> None:
     grid = simulation.grid
-    signals = simulation.signals(np.arange(min(_MEASURED, len(simulation))))
+    signals = simulation.signals(rows)
     disc = Disc(grid.size, grid.largest_radius)
     power = (np.abs(disc.from_spectra(to_spectrum(signals, 2))) ** 2).mean(0)
     power = np.bincount(disc.shells, power) / np.bincount(disc.shells)
