@@ -51,6 +51,7 @@ class Found:
     """Variance of the coordinate along each component."""
     coordinates: Float[np.ndarray, "images zdim"] | None = None
     covariance: Float[np.ndarray, "images zdim zdim"] | None = None
+    """Of the errors of `coordinates`; runs alone have them."""
     contrast: Float[np.ndarray, " images"] | None = None
     noise: Float[np.ndarray, " shells"] | None = None
     """Variance of a pixel of white noise with the same power."""
@@ -149,14 +150,12 @@ def _rows_of_run(
 
 def _read_folder(folder: Path, truth: Truth, ind: Path | None) -> Found:
     coordinates = _read_named(folder, "embedding", "z")
-    covariance = _read_named(folder, "covariance")
     contrast = _read_named(folder, "contrast")
     outlier_scores = _read_named(folder, "outlier_scores")
     eigenvalues = _read_named(folder, "eigenvalues")
     noise = _read_named(folder, "noise_radial")
     each = {
         "embedding": coordinates,
-        "covariance": covariance,
         "contrast": contrast,
         "outlier_scores": outlier_scores,
     }
@@ -167,7 +166,6 @@ def _read_folder(folder: Path, truth: Truth, ind: Path | None) -> Found:
         rows,
         eigenvalues=None if eigenvalues is None else eigenvalues.ravel(),
         coordinates=None if coordinates is None else coordinates.reshape(len(rows), -1),
-        covariance=covariance,
         contrast=None if contrast is None else contrast.ravel(),
         noise=None if noise is None else noise.ravel(),
         outlier_scores=None if outlier_scores is None else outlier_scores.ravel(),

@@ -50,9 +50,7 @@ def score_mean(truth: Truth, found: Found, regions: Maps) -> Section:
     kept = {name: mask for name, mask in regions.items() if name != "moving"}
     each = _compare(found.mean, truth.mean, truth, kept)
     scores = list(
-        _of_agreements(
-            "mean", each, "mean correlation of the mean and the true one over the shells"
-        )
+        _of_agreements("mean", each, "correlation of the mean with the true one, over all shells")
     )
     if truth.mask is not None:
         error = local_error(found.mean, truth.mean, truth.mask, _LOCAL / truth.grid.voxel_size)
