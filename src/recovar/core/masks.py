@@ -36,6 +36,25 @@ class SolventMask:
     """The set that `mask` was made from."""
 
 
+def distances_from(binary: Bool[np.ndarray, "*points"]) -> Float[np.ndarray, "*points"]:
+    """Compute the Euclidean distance of every point from a set, in pixels; 0 on it.
+
+    In a fifth of the memory that distances take by default.
+
+    Example:
+        >>> distances_from(np.array([True, False, False])).tolist()
+        [0.0, 1.0, 2.0]
+    """
+    nearest = ndimage.distance_transform_edt(~binary, return_distances=False, return_indices=True)
+    squares = np.zeros(binary.shape, np.float32)
+    for axis, places in enumerate(np.asarray(nearest)):
+        own = np.arange(binary.shape[axis], dtype=np.int32)
+        places -= own.reshape([-1 if a == axis else 1 for a in range(binary.ndim)])
+        places *= places
+        squares += places
+    return np.sqrt(squares, out=squares)
+
+
 def soft_edge(
     binary: Bool[np.ndarray, "*points"], width: float | int = EDGE
 ) -> Float[np.ndarray, "*points"]:
@@ -47,7 +66,7 @@ def soft_edge(
     """
     if not binary.any():
         return np.zeros(binary.shape, np.float32)
-    distance = np.asarray(ndimage.distance_transform_edt(~binary))
+    distance = distances_from(binary)
     mask = binary.astype(np.float32)
     edge = (distance > 0) & (distance < width)
     mask[edge] = 0.5 + 0.5 * np.cos(np.pi * distance[edge] / width)
@@ -139,7 +158,7 @@ def mask_from_halfmaps(halves: Halves[Float[np.ndarray, "z y x"]]) -> SolventMas
     if not 0 < body.sum() < 0.5 * ball.sum():
         body = ball & (blurred >= np.percentile(blurred[ball], 99))
     body = _largest_component(np.asarray(ndimage.binary_fill_holes(body)))
-    distance = np.asarray(ndimage.distance_transform_edt(~body))
+    distance = distances_from(body)
     return solvent_mask(distance <= default_dilation(size))
 
 
