@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -280,11 +277,8 @@ def test_a_profile_without_power_is_refused(profile):
         noise_from_profile(np.array(profile), GRID, 16)
 
 
-def test_measured_poses_optics_and_noise_work_as_they_are():
-    shared = os.environ.get("RECOVAR_SHARED")
-    if not shared:
-        pytest.skip("Set RECOVAR_SHARED to the directory that holds data, to use measured poses.")
-    path = Path(shared) / "data" / "empiar10076_poses_ctf.npz"
+def test_measured_poses_optics_and_noise_work_as_they_are(shared):
+    path = shared / "data" / "empiar10076_poses_ctf.npz"
     poses, optics = read_poses_pickle(path), optics_from_ctf_rows(read_ctf_pickle(path))
     with np.load(path) as content:
         noise = noise_from_profile(content["noise_psd"], GRID, 256)

@@ -7,7 +7,6 @@ hold all frequencies of the square, ours those of the disc |k| ≤ size/2 − 1:
 
 import importlib.util
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -47,12 +46,9 @@ class Pair:
 
 
 @pytest.fixture(scope="module")
-def pair(tmp_path_factory) -> Pair:
-    shared = os.environ.get("RECOVAR_SHARED")
-    if not shared:
-        pytest.skip("Set RECOVAR_SHARED to the directory that holds eval/make_bench.py.")
-    script, folder = Path(shared) / "eval" / "make_bench.py", tmp_path_factory.mktemp("bench")
-    measured = Path(shared) / "data" / "empiar10076_poses_ctf.npz"
+def pair(tmp_path_factory, shared) -> Pair:
+    script, folder = shared / "eval" / "make_bench.py", tmp_path_factory.mktemp("bench")
+    measured = shared / "data" / "empiar10076_poses_ctf.npz"
     command = [sys.executable, script, "tiny", folder, "--poses", measured, "--ctf", measured]
     options = {"n": IMAGES, "box": BOX, "snr": 0.5}
     command += [word for name, value in options.items() for word in (f"--{name}", str(value))]

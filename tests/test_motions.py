@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -288,11 +285,8 @@ def test_motions_of_another_molecule_are_refused():
 
 
 @pytest.fixture(scope="module")
-def kinase():
-    shared = os.environ.get("RECOVAR_SHARED")
-    if not shared:
-        pytest.skip("Set RECOVAR_SHARED to the directory that holds data/adk_ensemble.npz.")
-    with np.load(Path(shared) / "data" / "adk_ensemble.npz") as arrays:
+def kinase(shared):
+    with np.load(shared / "data" / "adk_ensemble.npz") as arrays:
         atoms = Atoms(
             arrays["xyz"][0], arrays["element"], names=arrays["atom"], residues=arrays["resid"]
         )

@@ -30,7 +30,7 @@ from recovar.core.exposure_numba import (
 )
 from recovar.core.frequencies import Disc
 from recovar.core.grid import Grid, expand_shells, image_radii
-from recovar.core.masks import distances_from
+from recovar.core.masks import soft_edge
 from recovar.data import ImageTable
 from recovar.data.cryosparc import write_cs
 from recovar.data.legacy import write_ctf_pickle, write_poses_pickle
@@ -441,7 +441,6 @@ def _write_volumes(
             write_volume(directory / f"target_{number:02d}.mrc", volume, grid.voxel_size)
             advance(1)
     write_volume(directory / "mean.mrc", mean, grid.voxel_size)
-    del mean  # The distances take much memory.
-    distance = distances_from(union) * np.float32(grid.voxel_size)
-    beyond = np.clip((distance - _MASK_MARGIN) / _MASK_EDGE, 0, 1)
-    write_volume(directory / "mask.mrc", 0.5 + 0.5 * np.cos(np.pi * beyond), grid.voxel_size)
+    del mean  # Distances take memory.
+    mask = soft_edge(union, _MASK_EDGE / grid.voxel_size, _MASK_MARGIN / grid.voxel_size)
+    write_volume(directory / "mask.mrc", mask, grid.voxel_size)

@@ -1,6 +1,5 @@
 """Tables and stacks that tests of `recovar.data` share."""
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +11,9 @@ from recovar.data import ImageTable
 
 
 @pytest.fixture
-def zoo():
+def zoo(shared):
     """Files of other programs, kept outside the repository."""
-    shared = os.environ.get("RECOVAR_SHARED")
-    if not shared:
-        pytest.skip("Set RECOVAR_SHARED to the directory that holds data/zoo, to test real files.")
-    return Path(shared) / "data" / "zoo"
+    return shared / "data" / "zoo"
 
 
 @pytest.fixture(scope="session")

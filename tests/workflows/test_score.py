@@ -1,7 +1,6 @@
 """Scores of results that are made from the truth itself, so that their values are known."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -299,17 +298,9 @@ def test_noise_in_a_result_lowers_its_scores(hinge, tmp_path):
     assert found["latent"]["imbalance"]["to truth"] > 0.2
 
 
-def independent_scorer():
-    shared = os.environ.get("RECOVAR_SHARED")
-    script = Path(shared or ".") / "eval" / "score.py"
-    if shared is None or not script.is_file():
-        pytest.skip("Set RECOVAR_SHARED to the directory that holds eval/score.py.")
-    return script
-
-
 @pytest.mark.parametrize("kind", ["discrete", "hinge"])
-def test_an_independent_scorer_gives_the_same_numbers(kind, tmp_path, request):
-    script, known = independent_scorer(), request.getfixturevalue(kind)
+def test_an_independent_scorer_gives_the_same_numbers(kind, tmp_path, request, shared):
+    script, known = shared / "eval" / "score.py", request.getfixturevalue(kind)
     noise = 1.0 if kind == "hinge" else 0.3  # clusters must not depend on where they start
     folder = write_folder(tmp_path / "result", known, noise=noise)
     ours = scores_of(known.place, folder)

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
-_COMMON = Group("Common options", sort_key=2)
+_COMMON = Group("Common options", sort_key=(2, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def _describe(option: Field, config: type, hint: Any) -> Parameter:  # noqa: ANN
     return Parameter(
         name=None if metadata.get("positional") else names,
         help=read_attribute_texts(config).get(option.name),
-        group=_COMMON if config is CommonOptions else _make_group(metadata.get("group")),
+        group=_COMMON if config is CommonOptions else _find_group(metadata.get("group"), config),
         negative="" if config is CommonOptions else None,
         negative_iterable=(),
         show_default=_show_list if isinstance(option.default, tuple) else None,
@@ -130,8 +130,12 @@ def _describe(option: Field, config: type, hint: Any) -> Parameter:  # noqa: ANN
 
 
 @cache
-def _make_group(heading: str | None) -> Group:
-    return Group(heading, sort_key=1) if heading else Group("Options", sort_key=0)
+def _find_group(heading: str | None, config: type) -> Group:
+    """Give options without a heading theirs; headings follow in the order of the options."""
+    if heading is None:
+        return Group("Options", sort_key=(0, 0))
+    headings = list(dict.fromkeys(option.metadata.get("group") for option in fields(config)))
+    return Group(heading, sort_key=(1, headings.index(heading)))
 
 
 def _make_converter(

@@ -17,6 +17,9 @@ from recovar.errors import InputError
 EDGE = 3.0
 """Width of soft edges in pixels."""
 
+_LEAST_WIDTH = 1e-3
+"""Of an edge, in pixels; narrower ones are steps."""
+
 _PROJECTED_SIZE = 64
 """Masks are smooth: their projections are computed in a box of at most this size."""
 
@@ -56,21 +59,19 @@ def distances_from(binary: Bool[np.ndarray, "*points"]) -> Float[np.ndarray, "*p
 
 
 def soft_edge(
-    binary: Bool[np.ndarray, "*points"], width: float | int = EDGE
+    binary: Bool[np.ndarray, "*points"], width: float | int = EDGE, margin: float | int = 0
 ) -> Float[np.ndarray, "*points"]:
     """Surround a set with an edge that falls as a cosine of the Euclidean distance.
 
     Args:
         binary: The set; the mask is 1 on it.
-        width: Distance in pixels at which the mask reaches 0.
+        width: Distance in pixels over which the mask falls to 0.
+        margin: Distance in pixels up to which it is still 1.
     """
     if not binary.any():
         return np.zeros(binary.shape, np.float32)
-    distance = distances_from(binary)
-    mask = binary.astype(np.float32)
-    edge = (distance > 0) & (distance < width)
-    mask[edge] = 0.5 + 0.5 * np.cos(np.pi * distance[edge] / width)
-    return mask
+    beyond = (distances_from(binary) - np.float32(margin)) / np.float32(max(width, _LEAST_WIDTH))
+    return 0.5 + 0.5 * np.cos(np.float32(np.pi) * np.clip(beyond, 0, 1))
 
 
 def dilate(binary: Bool[np.ndarray, "z y x"], iterations: int) -> Bool[np.ndarray, "z y x"]:

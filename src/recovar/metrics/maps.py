@@ -11,6 +11,7 @@ from scipy import ndimage
 
 from recovar.core import fourier
 from recovar.core.grid import Grid, half_weights, volume_radii
+from recovar.core.masks import soft_edge
 from recovar.regularization import fsc, resolution_at, shell_sums
 
 _CRYOBENCH_IMAGES = 100
@@ -223,8 +224,4 @@ def varying_region(
         variance += weight * (volume - mean) ** 2
     spread = np.sqrt(np.maximum(ndimage.gaussian_filter(variance, _BLUR / voxel_size), 0))
     varying = spread > _LEAST_SPREAD * spread.max()
-    if not varying.any():
-        return np.zeros(mean.shape, np.float32)
-    distance = np.asarray(ndimage.distance_transform_edt(~varying)) * voxel_size
-    beyond = np.clip((distance - _MARGIN) / _EDGE, 0, 1)
-    return (0.5 + 0.5 * np.cos(np.pi * beyond)).astype(np.float32)
+    return soft_edge(varying, _EDGE / voxel_size, _MARGIN / voxel_size)
