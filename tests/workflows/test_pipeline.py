@@ -24,10 +24,11 @@ from recovar.core.masks import soft_edge, sphere
 from recovar.data.mrc import read_volume, write_volume
 from recovar.data.particles import read_particles
 from recovar.data.star import read_star, read_star_table, write_particles
+from recovar.data_sets import TrueStates, write_simulation
 from recovar.manifest import read_manifest
 from recovar.maximization import bytes_of_sums
 from recovar.run import Run
-from recovar.simulator import Simulation, TrueStates, write_simulation
+from recovar.simulator import Simulation
 from recovar.specimens import VolumeSpecimen
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import analyse_heterogeneity

@@ -24,8 +24,8 @@ from recovar.records import load_arrays, save_arrays
 from recovar.run import Run
 from recovar.workflows.configs import ScoreConfig
 from recovar.workflows.score import judge, read_pair, run_score
-from recovar.workflows.score_picture import draw_scores
-from recovar.workflows.score_table import Score, Section, describe, to_tree
+from recovar.workflows.scoring.picture import draw_scores
+from recovar.workflows.scoring.table import Score, Section, describe, to_tree
 
 SIZE, VOXEL, SCALE = 24, 5.0, 0.25
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -15,9 +15,9 @@ from recovar.data.stack import read_images
 from recovar.errors import InputError
 from recovar.records import load_arrays
 from recovar.simulate_scattering_potential import Atoms, generate_volume
-from recovar.workflows.lookalikes import LOOKALIKES
 from recovar.workflows.simulate import run_simulate
-from recovar.workflows.simulate_config import SimulateConfig
+from recovar.workflows.simulating.config import SimulateConfig
+from recovar.workflows.simulating.lookalikes import LOOKALIKES
 
 
 def simulate(output, **options):

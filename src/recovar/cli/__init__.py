@@ -56,7 +56,7 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "simulate",
         "Make images of molecules whose states are known.",
-        "recovar.workflows.simulate_config:SimulateConfig",
+        "recovar.workflows.simulating.config:SimulateConfig",
         "recovar.workflows.simulate:run_simulate",
         chapter=Chapter.TRUTH,
     ),

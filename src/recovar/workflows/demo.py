@@ -14,12 +14,13 @@ from recovar import plots
 from recovar.acquisition import Choice, Conditions, draw_truth, random_stream
 from recovar.compute.progress import Reporter
 from recovar.core.grid import Grid
+from recovar.data_sets import TrueStates, write_simulation
 from recovar.errors import InputError
 from recovar.invented_molecules import draw_hinged_states, invent_molecule
 from recovar.metrics import describe_population
 from recovar.records import PARTIAL, load_arrays, write_whole
 from recovar.simulate_scattering_potential import AtomicSpecimen
-from recovar.simulator import Simulation, TrueStates, write_simulation
+from recovar.simulator import Simulation
 from recovar.workflows.configs import DemoConfig, PipelineConfig
 from recovar.workflows.demo_picture import draw_demo
 from recovar.workflows.demo_scores import (

@@ -9,19 +9,19 @@ from recovar import plots
 from recovar.compute.progress import Reporter
 from recovar.records import write_whole
 from recovar.workflows.configs import ScoreConfig
-from recovar.workflows.score_components import score_components
-from recovar.workflows.score_files import Found, read_found
-from recovar.workflows.score_latent import (
+from recovar.workflows.scoring.components import score_components
+from recovar.workflows.scoring.files import Found, read_found
+from recovar.workflows.scoring.latent import (
     score_contrast,
     score_latent,
     score_noise,
     score_outliers,
     score_posteriors,
 )
-from recovar.workflows.score_picture import draw_scores
-from recovar.workflows.score_table import Section, describe, to_tree
-from recovar.workflows.score_truth import Truth, read_truth
-from recovar.workflows.score_volumes import (
+from recovar.workflows.scoring.picture import draw_scores
+from recovar.workflows.scoring.table import Section, describe, to_tree
+from recovar.workflows.scoring.truth import Truth, read_truth
+from recovar.workflows.scoring.volumes import (
     regions_of,
     score_conformations,
     score_images,

@@ -29,17 +29,18 @@ from recovar.core.grid import Grid
 from recovar.data.legacy import optics_from_ctf_rows, read_ctf_pickle, read_poses_pickle
 from recovar.data.mrc import HEADER_BYTES
 from recovar.data.plain_arrays import read_array
+from recovar.data_sets import TrueStates, write_simulation
 from recovar.errors import InputError
 from recovar.invented_molecules import invent_molecule
 from recovar.populations import draw_categories
 from recovar.records import PARTIAL, write_whole
 from recovar.simulate_scattering_potential import AtomicSpecimen
-from recovar.simulator import Simulation, TrueStates, write_simulation
+from recovar.simulator import Simulation
 from recovar.specimens import MapFiles, SampledStates, Specimen, VolumeSpecimen
-from recovar.workflows.lookalikes import LOOKALIKES
-from recovar.workflows.simulate_config import CTF_KEYWORDS, POSES_KEYWORDS, SimulateConfig
-from recovar.workflows.simulate_picture import draw_data_set
-from recovar.workflows.subjects import Subject, find_subject
+from recovar.workflows.simulating.config import CTF_KEYWORDS, POSES_KEYWORDS, SimulateConfig
+from recovar.workflows.simulating.lookalikes import LOOKALIKES
+from recovar.workflows.simulating.picture import draw_data_set
+from recovar.workflows.simulating.subjects import Subject, find_subject
 
 logger = logging.getLogger(__name__)
 

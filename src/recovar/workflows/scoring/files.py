@@ -17,7 +17,7 @@ from recovar.manifest import MANIFEST
 from recovar.noise import Noise
 from recovar.records import load_arrays
 from recovar.run import read_result
-from recovar.workflows.score_truth import Truth
+from recovar.workflows.scoring.truth import Truth
 
 _SAME_SIDE = 0.01
 """Relative difference up to which two boxes count as equally wide."""

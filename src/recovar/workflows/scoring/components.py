@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float
 
 from recovar.metrics import align, describe_population, low_pass
-from recovar.workflows.score_files import Found
-from recovar.workflows.score_table import Score, Section
-from recovar.workflows.score_truth import Truth
+from recovar.workflows.scoring.files import Found
+from recovar.workflows.scoring.table import Score, Section
+from recovar.workflows.scoring.truth import Truth
 
 _RANKS = (1, 2, 3, 4, 6, 10, 20)
 """Numbers of components that are judged."""

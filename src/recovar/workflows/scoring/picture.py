@@ -10,9 +10,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from recovar.core.grid import Grid
 from recovar.metrics import sample
-from recovar.workflows.score_files import Found
-from recovar.workflows.score_table import Section
-from recovar.workflows.score_truth import Truth
+from recovar.workflows.scoring.files import Found
+from recovar.workflows.scoring.table import Section
+from recovar.workflows.scoring.truth import Truth
 
 _INK, _MUTED = "#1f2933", "#9aa5b1"
 _COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5", "#b83280", "#718096")

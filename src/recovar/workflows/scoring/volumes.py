@@ -20,9 +20,9 @@ from recovar.metrics import (
     scale_of,
     varying_region,
 )
-from recovar.workflows.score_files import Found, VolumeModel, read_on
-from recovar.workflows.score_table import Score, Section
-from recovar.workflows.score_truth import Truth
+from recovar.workflows.scoring.files import Found, VolumeModel, read_on
+from recovar.workflows.scoring.table import Score, Section
+from recovar.workflows.scoring.truth import Truth
 
 _LOCAL = 8.0
 """Width in Å of the surroundings of a voxel."""

@@ -21,7 +21,7 @@ from recovar.invented_molecules import (
     turn_fab,
 )
 from recovar.populations import name_population, uneven_weights
-from recovar.workflows.subjects import Subject, discrete_subject, measure_span
+from recovar.workflows.simulating.subjects import Subject, discrete_subject, measure_span
 
 
 @dataclass(frozen=True)

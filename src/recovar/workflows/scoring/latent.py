@@ -22,9 +22,9 @@ from recovar.metrics import (
     standardize,
     within_label_share,
 )
-from recovar.workflows.score_files import Found
-from recovar.workflows.score_table import Score, Section
-from recovar.workflows.score_truth import Truth
+from recovar.workflows.scoring.files import Found
+from recovar.workflows.scoring.table import Score, Section
+from recovar.workflows.scoring.truth import Truth
 
 _MOST_IMAGES = 10_000
 """Images that coordinates are judged by."""

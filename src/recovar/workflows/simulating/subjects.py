@@ -24,7 +24,7 @@ from recovar.motions import (
     find_normal_modes,
 )
 from recovar.populations import draw_categories, name_population
-from recovar.workflows.simulate_config import SimulateConfig
+from recovar.workflows.simulating.config import SimulateConfig
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""The parts of `recovar score`: what is read, compared, told and drawn."""

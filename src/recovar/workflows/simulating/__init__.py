@@ -1,0 +1,1 @@
+"""The parts of `recovar simulate`: options, molecules, sets by name, and the picture."""
