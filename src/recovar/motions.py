@@ -6,6 +6,7 @@ of atoms keep their meaning.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -295,24 +296,32 @@ def compose_of_chains(atoms: Atoms, compositions: str) -> Composition:
     Args:
         atoms: The molecule with all of its chains.
         compositions: Such as `A,B,C;A,B;A`: commas between chains, semicolons between
-            compositions.
+            compositions; `RNA*` are all chains whose name starts so.
 
     Raises:
         InputError: If a chain does not exist.
     """
+    parts = [
+        np.any([choose_chains(atoms, name.strip()) for name in composition.split(",")], axis=0)
+        for composition in compositions.split(";")
+    ]
+    return Composition(np.array(parts))
+
+
+def choose_chains(atoms: Atoms, pattern: str) -> Bool[np.ndarray, " atoms"]:
+    """Tell which atoms are in chains of a name, in which * stands for any text.
+
+    Raises:
+        InputError: If there is no such chain.
+    """
     chains = np.full(len(atoms), "") if atoms.chains is None else np.asarray(atoms.chains, str)
-    present = np.zeros((compositions.count(";") + 1, len(atoms)), np.bool_)
-    for number, composition in enumerate(compositions.split(";")):
-        for name in (name.strip() for name in composition.split(",")):
-            inside = chains == name
-            if not name or not inside.any():
-                raise InputError(
-                    f"There is no chain {name!r}, which composition {number} "
-                    f"({composition.strip()!r}) asks for. The chains are "
-                    f"{', '.join(np.unique(chains)) or 'without names'}."
-                )
-            present[number] |= inside
-    return Composition(present)
+    names = np.unique(chains).tolist()
+    found = [name for name in names if fnmatchcase(name, pattern)]
+    if not pattern or not found:
+        raise InputError(
+            f"There is no chain {pattern!r}. The chains are {', '.join(names) or 'without names'}."
+        )
+    return np.isin(chains, found)
 
 
 @dataclass(frozen=True)

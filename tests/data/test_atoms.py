@@ -415,3 +415,8 @@ def test_a_local_file_comes_first(write, tmp_path, monkeypatch, name):
 def test_what_is_neither_a_file_nor_an_identifier_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"there is no file spike\.pdb"):
         find_structure("spike.pdb", tmp_path)
+
+
+def test_segments_of_arrays_stand_for_chains(tmp_path):
+    np.savez(tmp_path / "a.npz", xyz=np.eye(3), element=["C"] * 3, segment=["rna", "rna", "L1"])
+    assert read_atoms(tmp_path / "a.npz").chains.tolist() == ["rna", "rna", "L1"]

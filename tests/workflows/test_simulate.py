@@ -106,7 +106,7 @@ def test_a_hinge_turns_the_chains_that_are_named(tmp_path, caplog):
         ({"motion": "morph", "end": "end.pdb"}, 1),
         ({"motion": "morph", "end": "end.pdb", "morph": "linear"}, 1),
         ({"motion": "modes", "modes": 2, "density": "ring"}, 2),
-        ({"motion": "composition", "compositions": "A,B,C;A,B", "weights": (3.0, 1.0)}, 1),
+        ({"motion": "composition", "compositions": "[AB],C;A,*B", "weights": (3.0, 1.0)}, 1),
         ({"motion": "hinge", "moving": ("C",), "conformations": 4}, 1),
         ({}, 1),
     ],

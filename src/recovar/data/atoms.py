@@ -107,7 +107,7 @@ def read_atoms(
 
     Args:
         path: An .npz holds `xyz` (atoms 3 or frames atoms 3, Å) and `element`, and where it likes
-            `atom`, `resname`, `resid` and `chain`.
+            `atom`, `resname`, `resid` and `chain`, or `segment` for parts that move together.
         assembly: Name of the biological assembly to build, such as "1"; its chains are called
             A1, A2 … after the chain they copy. None takes the atoms as they stand in the file.
         hydrogens: Whether to keep hydrogen and deuterium.
@@ -310,7 +310,7 @@ def _read_arrays(path: Path, hydrogens: bool, waters: bool) -> Trajectory:
             f"{path}: expected xyz of shape (atoms, 3) or (frames, atoms, 3), in Å, for the "
             f"{elements.size} atoms of element, found {places.dtype} of shape {places.shape}."
         )
-    for name in ("element", "atom", "resname", "resid", "chain"):
+    for name in ("element", "atom", "resname", "resid", "chain", "segment"):
         if name in arrays and arrays[name].shape != frames.shape[1:2]:
             raise InputError(
                 f"{path}: expected {name} of shape {frames.shape[1:2]}, one for each atom of xyz, "
@@ -321,7 +321,7 @@ def _read_arrays(path: Path, hydrogens: bool, waters: bool) -> Trajectory:
     atoms = Atoms(
         positions=frames[0],
         elements=elements,
-        chains=arrays.get("chain"),
+        chains=arrays.get("chain", arrays.get("segment")),
         names=arrays.get("atom"),
         residues=arrays.get("resid"),
     )

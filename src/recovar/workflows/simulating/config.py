@@ -60,7 +60,7 @@ class SimulateConfig:
     """How --structure moves: chains about a hinge, towards the atoms of --end, along its softest
     normal modes, or by chains that come and go."""
     moving: tuple[str, ...] = field(default=(), metadata=_MOTION)
-    """Chains that turn about the hinge."""
+    """Chains that turn about the hinge; in names * stands for any text."""
     hinge: tuple[float, ...] = field(default=(), metadata=_MOTION)
     """x,y,z of the hinge in Å; where moving and other atoms touch if not given."""
     axis: tuple[float, ...] = field(default=(), metadata=_MOTION)
@@ -78,7 +78,7 @@ class SimulateConfig:
     """Root mean square displacement of atoms at the end of a mode, in Å."""
     compositions: str | None = field(default=None, metadata=_MOTION)
     """Chains that are present in each composition: commas between chains, semicolons between
-    compositions, as in "A,B,C;A,B;A"."""
+    compositions, as in "A,B,C;A,B;A"; "RNA*" are all chains whose name starts so."""
     density: str = field(default="two-wells", metadata=_MOTION)
     """How the states of a motion are distributed: uniform, gaussian, slope, two-wells, three-wells,
     and for two normal modes also crescent or ring."""

@@ -20,6 +20,7 @@ from recovar.motions import (
     Hinge,
     Morph,
     Motion,
+    choose_chains,
     compose_of_chains,
     find_normal_modes,
 )
@@ -216,14 +217,7 @@ def _make_hinge(config: SimulateConfig, atoms: Atoms, middle: np.ndarray) -> Mot
 
 
 def _chosen_chains(config: SimulateConfig, atoms: Atoms) -> Bool[np.ndarray, " atoms"]:
-    chains = np.full(len(atoms), "") if atoms.chains is None else np.asarray(atoms.chains, str)
-    missing = sorted(set(config.moving) - set(chains))
-    if missing:
-        raise InputError(
-            f"{config.structure[0]} has no chain {missing[0]!r}, which --moving names. It has "
-            f"{', '.join(np.unique(chains))}."
-        )
-    moving = np.isin(chains, config.moving)
+    moving = np.any([choose_chains(atoms, name) for name in config.moving], axis=0)
     if moving.all():
         raise InputError(
             f"--moving names all chains of {config.structure[0]}. Leave out those that rest."
