@@ -100,8 +100,12 @@ def write_pickle(path: Path, content: object) -> None:
         pickle.dump(content, file, protocol=4)
 
 
-def _read(path: Path) -> object:
-    """Read a pickle, or the arrays of .npy and .npz files."""
+def read_content(path: Path) -> object:
+    """Read a pickle, or the arrays of .npy and .npz files, whatever they are of.
+
+    Raises:
+        InputError: If the file is missing or broken, or holds what is not plain data.
+    """
     if path.suffix not in (".npy", ".npz"):
         return read_pickle(path)
     if not path.is_file():
@@ -144,7 +148,7 @@ def read_poses_pickle(path: Path, images: int | None = None) -> FractionalPoses:
         InputError: If the shapes are not (images, 3, 3) and (images, 2), or a shift exceeds 1,
             as in old files, whose shifts are in pixels.
     """
-    content = _read(path)
+    content = read_content(path)
     if isinstance(content, Mapping):
         if "rot" not in content:
             raise InputError(
@@ -196,7 +200,7 @@ def read_ctf_pickle(path: Path, images: int | None = None) -> Float64[np.ndarray
     Raises:
         InputError: If the shape is not (images, 9) or a value is not finite.
     """
-    content = _read(path)
+    content = read_content(path)
     if isinstance(content, Mapping):
         if "ctf" not in content:
             raise InputError(
@@ -237,8 +241,12 @@ def optics_from_ctf_rows(rows: Float64[np.ndarray, "images 9"]) -> Optics:
     )
 
 
-def write_ctf_pickle(path: Path, optics: Optics, box: int, pixel_size: float) -> None:
-    """Write rows as `read_ctf_pickle` reads them."""
+def ctf_rows(
+    optics: Optics,
+    box: int | Int[np.ndarray, " images"],
+    pixel_size: float | Float[np.ndarray, " images"],
+) -> Float64[np.ndarray, "images 9"]:
+    """Make rows as `read_ctf_pickle` reads them."""
     columns = [
         np.full(len(optics), box),
         np.full(len(optics), pixel_size),
@@ -250,7 +258,12 @@ def write_ctf_pickle(path: Path, optics: Optics, box: int, pixel_size: float) ->
         optics.amplitude_contrast,
         np.rad2deg(np.asarray(optics.phase_shift)),
     ]
-    write_pickle(path, np.stack([np.asarray(c, np.float64) for c in columns], axis=1))
+    return np.stack([np.asarray(c, np.float64) for c in columns], axis=1)
+
+
+def write_ctf_pickle(path: Path, optics: Optics, box: int, pixel_size: float) -> None:
+    """Write rows as `read_ctf_pickle` reads them."""
+    write_pickle(path, ctf_rows(optics, box, pixel_size))
 
 
 def read_indices(path: Path, images: int | None = None) -> Int64[np.ndarray, " chosen"]:
@@ -267,7 +280,7 @@ def read_indices(path: Path, images: int | None = None) -> Int64[np.ndarray, " c
     if path.suffix == ".txt":
         content = _read_text(path)
     else:
-        content = _read(path)
+        content = read_content(path)
         if isinstance(content, Mapping) and len(content) == 1:
             content = next(iter(content.values()))
     return checked_indices(_numeric(path, content, "indices"), images, str(path))
@@ -326,7 +339,7 @@ def read_halfsets(
     Raises:
         InputError: If there are not two, one is empty, or they overlap.
     """
-    content = _read(path)
+    content = read_content(path)
     if isinstance(content, Mapping):
         content = list(content.values())
     if not isinstance(content, list | tuple | np.ndarray) or len(content) != 2:

@@ -28,9 +28,12 @@ _LARGEST_SIDE = 1 << 26
 
 _FIELDS = np.dtype(
     {
-        "names": ["n", "mode", "m", "cell", "axes", "space_group", "extended", "stamp"],
-        "formats": ["3i4", "i4", "3i4", "3f4", "3i4", "i4", "i4", "4u1"],
-        "offsets": [0, 12, 28, 40, 64, 88, 92, 212],
+        "names": [
+            *("n", "mode", "start", "m", "cell", "axes", "space_group", "extended"),
+            *("origin", "stamp"),
+        ],
+        "formats": ["3i4", "i4", "3i4", "3i4", "3f4", "3i4", "i4", "i4", "3f4", "4u1"],
+        "offsets": [0, 12, 16, 28, 40, 64, 88, 92, 196, 212],
         "itemsize": HEADER_BYTES,
     }
 )
@@ -53,6 +56,12 @@ class MrcHeader:
     """Which of x y z (1 2 3) runs along columns, rows, sections."""
     sections_in_file: int
     """Whole sections that the file holds."""
+    space_group: int
+    """0 for images, 1 for a volume, 401 for several volumes; many programs write 0 for all."""
+    origin: tuple[float, float, float]
+    """x y z of the first voxel in Å, as the field of this name says."""
+    start: tuple[int, int, int]
+    """First column, row and section of the grid that is stored."""
 
     @property
     def truncated(self) -> bool:
@@ -98,6 +107,9 @@ def read_header(path: Path) -> MrcHeader:
         voxel_size=_voxel_size(fields),
         axes=(1, 2, 3) if not any(axes) else (axes[0], axes[1], axes[2]),
         sections_in_file=min(present, nz),
+        space_group=int(fields["space_group"]),
+        origin=tuple(fields["origin"].tolist()),
+        start=tuple(fields["start"].tolist()),
     )
 
 
