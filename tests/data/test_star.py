@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recovar.data.legacy import read_ctf_pickle, read_poses_pickle
-from recovar.data.star import StarTable, read_star, read_star_table, write_particles, write_star
+from recovar.data.star import read_star_table, write_particles
+from recovar.data.star_blocks import StarTable, read_star, write_star
 from recovar.errors import InputError
 
 TEXTS = st.text(
@@ -179,7 +180,7 @@ def test_refined_b_factors_keep_their_signs(tmp_path, make_table):
 
 
 def test_long_tables_are_written_in_parts(tmp_path, monkeypatch, make_table):
-    monkeypatch.setattr("recovar.data.star._ROWS", 4)
+    monkeypatch.setattr("recovar.data.star_blocks._ROWS", 4)
     table = make_table(count=9)
     write_particles(tmp_path / "p.star", table)
     back = read_star_table(tmp_path / "p.star")

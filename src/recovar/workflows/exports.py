@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from recovar.data.particles import Particles, table_of
-from recovar.data.star import StarColumn, StarTable, read_star, write_particles, write_star
+from recovar.data.star import write_particles
+from recovar.data.star_blocks import StarColumn, StarTable, read_star, write_star
 from recovar.embedding import Embedding
 
 
