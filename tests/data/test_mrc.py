@@ -1,3 +1,5 @@
+from contextlib import suppress
+
 import mrcfile
 import numpy as np
 import pytest
@@ -235,3 +237,20 @@ def test_real_headers_are_understood(zoo):
         read_header(zoo / "xmipp/smallStack.stk")
     with pytest.raises(InputError, match="bzip2"):
         read_header(zoo / "mrcfile/EMD-3001.map.bz2")
+
+
+@given(seed=st.integers(0, 2**16), kept=st.integers(0, 4))
+def test_a_stack_that_is_gone_on_with_is_the_same_file(tmp_path_factory, seed, kept):
+    folder = tmp_path_factory.mktemp("mrc")
+    images = np.random.default_rng(seed).standard_normal((5, 4, 4)).astype(np.float32)
+    unfinished, whole = folder / "unfinished.mrcs", folder / "whole.mrcs"
+    with suppress(KeyboardInterrupt), StackWriter(unfinished, 2.0, in_place=True) as writer:
+        writer.append(images[: kept + 1])
+        raise KeyboardInterrupt
+    with pytest.raises(InputError):
+        read_header(unfinished)
+    with StackWriter(unfinished, 2.0, in_place=True) as writer:
+        writer.keep(kept, 4)
+        writer.append(images[kept:])
+    mrc.write_stack(whole, images, 2.0)
+    assert unfinished.read_bytes() == whole.read_bytes()

@@ -4,6 +4,8 @@ Headers are read here rather than by a library, so that files with a zero machin
 either byte order or cut short can be used, and what is wrong with others can be said.
 """
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,7 @@ _REFUSED_MODES = {
 }
 _COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\x28\xb5": "zstandard", b"PK": "zip"}
 _LARGEST_SIDE = 1 << 26
+_KEPT_AT_ONCE = 256
 
 _FIELDS = np.dtype(
     {
@@ -253,18 +256,48 @@ class StackWriter:
     """
 
     def __init__(
-        self, path: Path, pixel_size: float, dtype: type[np.float32 | np.float16] = np.float32
+        self,
+        path: Path,
+        pixel_size: float,
+        dtype: type[np.float32 | np.float16] = np.float32,
+        *,
+        in_place: bool = False,
     ) -> None:
+        """Prepare to write.
+
+        Args:
+            path: File to write.
+            pixel_size: Å.
+            dtype: Of the values in the file.
+            in_place: Write under the name itself, and keep what was written if the block fails or
+                the process dies: a later writer goes on with it. Only the end makes a header.
+        """
         self._path = path
         self._pixel_size = pixel_size
         self._dtype = np.dtype(dtype).newbyteorder("<")
-        self._whole = written_whole(path)
+        self._in_place = in_place
+        self._whole = nullcontext(path) if in_place else written_whole(path)
         self._statistics = _Statistics()
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> "StackWriter":
-        self._file = self._whole.__enter__().open("wb")
+        target = self._whole.__enter__()
+        self._file = target.open("r+b" if self._in_place and target.exists() else "wb")
         return self
+
+    def keep(self, count: int, box: int) -> None:
+        """Count the first images, which a writer in place left in the file, as appended."""
+        shape = (count, box, box)
+        kept = np.memmap(self._path, self._dtype, "r", offset=HEADER_BYTES, shape=shape)
+        for start in range(0, count, _KEPT_AT_ONCE):
+            images = kept[start : start + _KEPT_AT_ONCE]
+            self._statistics.add(start + np.arange(len(images)), images, self._path)
+
+    def sync(self) -> None:
+        """Wait until all images so far are on the disk."""
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
     def append(self, images: Num[np.ndarray, "images y x"]) -> None:
         """Add images after the last one."""
@@ -310,6 +343,8 @@ class StackWriter:
                         shape, self._dtype, self._pixel_size, self._statistics, volume=False
                     )
                 )
+                file.flush()
+                os.fsync(file.fileno())
         if missing:
             lack = ValueError(
                 f"Expected every image up to the last to be written to {self._path} once, "
