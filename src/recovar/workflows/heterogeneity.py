@@ -30,7 +30,7 @@ from recovar.records import save_arrays
 from recovar.regularization import relevance
 from recovar.run import Stage
 from recovar.subspace import SubspaceOptions, estimate_subspace
-from recovar.workflows.exports import write_latent_star
+from recovar.workflows.exporting.latent_star import write_latent_star
 from recovar.workflows.inputs import with_halves
 from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
 from recovar.workflows.work import Work, maps_bytes

@@ -15,8 +15,8 @@ from recovar.data.plain_arrays import SUFFIXES, read_array
 from recovar.errors import InputError
 from recovar.manifest import MANIFEST
 from recovar.noise import Noise
-from recovar.records import load_arrays
 from recovar.run import read_result
+from recovar.workflows.run_embedding import RunEmbedding, read_run_embedding
 from recovar.workflows.scoring.truth import Truth
 
 _SAME_SIDE = 0.01
@@ -103,46 +103,34 @@ def _read_run(path: Path, truth: Truth, zdim: int | None) -> Found:
         volumes / "mean.mrc",
         sorted(volumes.glob("eigen_pos*.mrc")),
     )
-    embeddings = {
-        int(file.stem[4:]): file for file in (path / "output" / "embedding").glob("zdim*.npz")
-    }
-    if not embeddings:
+    embedding = read_run_embedding(path, zdim)
+    if embedding is None:
         return found
-    if zdim is not None and zdim not in embeddings:
-        raise InputError(
-            f"{path} has no embedding of {zdim} coordinates. Give one of "
-            f"{', '.join(map(str, sorted(embeddings)))} for --zdim."
-        )
-    file = embeddings[max(embeddings) if zdim is None else zdim]
-    each = load_arrays(file)
-    contrast = each["contrast"].astype(np.float64)
-    coordinates = each["z"].astype(np.float64)
+    contrast, coordinates = embedding.contrast, embedding.coordinates
     model = None
     if found.mean is not None and found.components is not None:
         components = found.components[: coordinates.shape[1]]
         model = VolumeModel(found.mean, components, coordinates)
     return replace(
         found,
-        rows=_rows_of_run(file, each, truth),
+        rows=_rows_of_run(embedding, truth),
         coordinates=coordinates,
-        covariance=each["covariance"].astype(np.float64),
+        covariance=embedding.covariance,
         contrast=contrast if contrast.std() > 0 else None,
-        eigenvalues=each["eigenvalues"].astype(np.float64),
+        eigenvalues=embedding.eigenvalues,
         model=model,
     )
 
 
-def _rows_of_run(
-    file: Path, each: dict[str, np.ndarray], truth: Truth
-) -> Int[np.ndarray, " images"]:
+def _rows_of_run(embedding: RunEmbedding, truth: Truth) -> Int[np.ndarray, " images"]:
     """Find the images of a run in the truth: by the numbers in their names, or their rows."""
-    rows = each["row"].astype(np.int64)
-    names = [str(name).partition("@") for name in each["identity"]]
+    rows = embedding.row
+    names = [str(name).partition("@") for name in embedding.identity]
     if all(at for _, at, _ in names) and len({stack for _, _, stack in names}) == 1:
         rows = np.array([int(number) - 1 for number, _, _ in names])
     if rows.min() < 0 or rows.max() >= len(truth):
         raise InputError(
-            f"{file} has image {rows.max() + 1}, and the truth in {truth.place} knows "
+            f"{embedding.file} has image {rows.max() + 1}, and the truth in {truth.place} knows "
             f"{len(truth)} images. Give the truth of the data set that was analysed."
         )
     return rows

@@ -1,0 +1,1 @@
+"""What `recovar export` is made of."""
