@@ -18,6 +18,8 @@ from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+_MOST_DIGITS, _MOST_SLICES = 40, (1 << 31) - 1
+"""MRC files count images with 32 bits."""
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
 _IGNORED = {
     "rlnBeamTiltX": "0",
@@ -235,7 +237,8 @@ def split_image_names(
         number, at, stack = name.partition("@")
         if not at:
             number, stack = "1", name
-        if not number.isdecimal() or int(number) < 1 or not stack:
+        readable = number.isdecimal() and len(number) <= _MOST_DIGITS
+        if not (readable and 0 < int(number) <= _MOST_SLICES and stack):
             raise InputError(
                 f"{path}, row {row + 1}: expected an image name such as 000001@stack.mrcs, "
                 f"counted from 1, found {name!r}. Correct the name."

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias, cast
 from urllib.parse import unquote
@@ -19,6 +20,9 @@ _ROWS = 1 << 15
 """Rows that are turned to text at a time."""
 
 _QUOTES = frozenset("\"';")
+_PART = 1 << 20
+"""Bytes that are looked at together."""
+_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -44,11 +48,11 @@ class StarTable:
 class _GemmiColumns(Mapping[str, StarColumn]):
     """Columns of a block, taken out of the parsed file one by one: tables can have 10⁸ values."""
 
-    def __init__(self, block: cif.Block, escaped: bool) -> None:
+    def __init__(self, block: cif.Block, text: "_Text") -> None:
         items = list(block)
         loops = [item.loop for item in items if item.loop is not None]
         pairs = [cast(list[str], item.pair)[0] for item in items if item.pair is not None]
-        self._block, self._escaped = block, escaped
+        self._block, self._text = block, text
         self._labels = [tag[1:] for tag in (loops[0].tags if loops else pairs)]
         self.loop = bool(loops)
         self.rows = loops[0].length() if loops else min(1, len(pairs))
@@ -60,19 +64,40 @@ class _GemmiColumns(Mapping[str, StarColumn]):
         if label not in self._labels:
             raise KeyError(label)
         values = list(self._block.find_values("_" + label))
-        if not _QUOTES.isdisjoint(value[:1] for value in values):
+        if self._text.quoted:
             values = [cif.as_string(value) if value[0] in _QUOTES else value for value in values]
-        return (
-            [unquote(value, errors="surrogateescape") for value in values]
-            if self._escaped
-            else values
-        )
+        if not self._text.ascii:
+            values = [unquote(value, errors="surrogateescape") for value in values]
+        return values
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._labels)
 
     def __len__(self) -> int:
         return len(self._labels)
+
+
+@dataclass(frozen=True)
+class _Text:
+    """What a file holds, as known before it is parsed."""
+
+    ascii: bool
+    quoted: bool
+    """Whether there are quotes, or lines that begin with a semicolon."""
+    blank: bool
+    is_pointer: bool
+    """Whether it stands for a file in the large-file store of git."""
+
+
+def _look_at(path: Path) -> _Text:
+    plain, quoted, blank, is_pointer = True, False, True, False
+    with path.open("rb") as file:
+        for number, part in enumerate(iter(partial(file.read, _PART), b"")):
+            plain = plain and part.isascii()
+            quoted = quoted or any(mark in part for mark in (b'"', b"'", b";"))
+            blank = blank and not part.strip()
+            is_pointer = is_pointer or (number == 0 and part.startswith(_POINTER))
+    return _Text(plain, quoted, blank, is_pointer)
 
 
 def read_star(path: Path) -> tuple[StarTable, ...]:
@@ -83,26 +108,27 @@ def read_star(path: Path) -> tuple[StarTable, ...]:
     """
     if not path.is_file():
         raise InputError(f"Expected a STAR file at {path}, but there is no such file.")
-    raw = path.read_bytes()
-    if raw.startswith(b"version https://git-lfs"):
+    text = _look_at(path)
+    if text.is_pointer:
         raise InputError(
             f"{path} is a git-LFS pointer, not a STAR file. Fetch the file itself with "
             "`git lfs pull`."
         )
-    if not raw.strip():
+    if text.blank:
         raise InputError(f"Expected a STAR file, but {path} is empty. Copy it again.")
-    escaped = not raw.isascii()
-    if escaped:  # gemmi reads printable ASCII only
-        raw = re.sub(rb"[\x80-\xff%]", lambda byte: b"%%%02X" % byte[0][0], raw)
     try:
-        document = cif.read_string(raw, check_level=0)
-    except (ValueError, RuntimeError) as error:
+        if text.ascii:
+            document = cif.read_file(str(path), check_level=0)
+        else:  # gemmi reads printable ASCII only
+            raw = re.sub(rb"[\x80-\xff%]", lambda byte: b"%%%02X" % byte[0][0], path.read_bytes())
+            document = cif.read_string(raw, check_level=0)
+    except (ValueError, RuntimeError, OSError) as error:
         raise InputError(
             f"{path} is not a STAR file that can be read: {error}. Correct that line."
         ) from error
     tables = []
     for block in document:
-        columns = _GemmiColumns(block, escaped)
+        columns = _GemmiColumns(block, text)
         tables.append(StarTable(block.name.strip(), columns, columns.loop))
     return tuple(tables)
 
