@@ -124,6 +124,15 @@ def _discovered(tables: _Tables) -> _Tables:
     return tables
 
 
+def read_joined_cs(path: Path, passthrough: Sequence[Path] = ()) -> tuple[np.ndarray, ...]:
+    """Read a `.cs` file and what passes through beside it, every particle in the same row of all.
+
+    Where several have a field, that of the first is right.
+    """
+    tables = _tables(path, passthrough)
+    return (tables.main, *tables.passed)
+
+
 def _alignment(tables: _Tables) -> str | None:
     """Name the group of fields that holds the poses."""
     if tables.get("alignments3D/pose") is not None:
