@@ -1,13 +1,14 @@
 """Files to records and back.
 
 This module holds what every format shares: the table of images as a file states it, before any
-image file has been looked for, and how a file is written whole or not at all.
+image file has been looked for, how a file is opened, and how it is written whole or not at all.
 """
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -91,6 +92,49 @@ def damping(values: Float64[np.ndarray, " images"]) -> Float64[np.ndarray, " ima
         ([12.0, 0.0], [-1.0, 8.0])
     """
     return np.abs(values) if (values <= 0).all() else values
+
+
+_POINTER = b"version https://git-lfs"
+
+
+@contextmanager
+def opened(path: Path, wanted: str) -> Iterator[BufferedReader]:
+    """Open a file that a user named; whatever the system has against it becomes a sentence.
+
+    Args:
+        path: The file. Directories, pipes and devices are refused, so that no read can hang.
+        wanted: What it should be, as in "a STAR file".
+
+    Raises:
+        InputError: If it is missing, not a file, a git-LFS pointer, or cannot be read to the end
+            of the block.
+    """
+    try:
+        if not path.is_file():
+            raise InputError(f"Expected {wanted} at {path}, but {_why_no_file(path)}.")
+        with path.open("rb") as file:
+            if file.read(len(_POINTER)) == _POINTER:
+                raise InputError(
+                    f"{path} is a git-LFS pointer, not {wanted}. Fetch the file itself with "
+                    "`git lfs pull`."
+                )
+            file.seek(0)
+            yield file
+    except OSError as error:
+        raise InputError(
+            f"Expected {wanted} at {path}, but it cannot be read: {error.strerror or error}. Check "
+            "the file, and that it may be read."
+        ) from error
+
+
+def _why_no_file(path: Path) -> str:
+    if path.is_dir():
+        return "that is a directory"
+    if path.exists():
+        return "that is a pipe or a device, not a file"
+    if path.is_symlink():
+        return "that is a link that leads to no file"
+    return "there is no such file"
 
 
 @contextmanager

@@ -1,18 +1,31 @@
 """Particle tables of cryoSPARC: `.cs` files and the passthrough files beside them."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int8, UInt64
+from jaxtyping import Float64, Int8, Int32, Int64, UInt64
 from scipy.spatial.transform import Rotation
 
 from recovar.core.ctf import Optics
 from recovar.core.poses import rotations_from_rotation_vectors
 from recovar.data import ImageTable, damping, written_whole
+from recovar.data.cryosparc_tables import (
+    MULTI,
+    Tables,
+    fields_of,
+    read_cs,
+    read_csg,
+    read_joined_cs,
+    read_tables,
+    uids_of,
+)
 from recovar.errors import InputError
+
+__all__ = ["read_cs", "read_cs_table", "read_csg", "read_joined_cs", "write_cs"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,165 +44,65 @@ _CTF_DEFAULTS = {"phase_shift": 0.0, "b_factor": 0.0, "scale": 1.0}
 _IGNORED = ("ctf/tilt_A", "ctf/trefoil_A", "ctf/tetra_A", "ctf/anisomag", "ctf/shift_A")
 
 
-def read_cs(path: Path) -> np.ndarray:
-    """Read the rows of a `.cs` file as a structured array.
-
-    Raises:
-        InputError: If the file is missing or is not a plain NumPy table.
-    """
-    if not path.is_file():
-        raise InputError(f"Expected a cryoSPARC table at {path}, but there is no such file.")
-    try:
-        with path.open("rb") as file:
-            rows = np.lib.format.read_array(file, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(
-            f"{path} is not a .cs table that can be read: {error}. Export the particles from "
-            "cryoSPARC again as an uncompressed .cs file."
-        ) from error
-    if rows.dtype.names is None or rows.ndim != 1:
-        raise InputError(f"{path}: expected a table with named fields, found {rows.dtype}.")
-    return rows
-
-
-def _fields(rows: np.ndarray) -> tuple[str, ...]:
-    return rows.dtype.names or ()
-
-
-@dataclass(frozen=True)
-class _Tables:
-    """A table and what passes through beside it; the first that has a field wins."""
-
-    path: Path
-    main: np.ndarray
-    passed: tuple[np.ndarray, ...] = ()
-    """Rows in the order of `main`."""
-
-    def __len__(self) -> int:
-        return len(self.main)
-
-    def get(self, field: str) -> np.ndarray | None:
-        for table in (self.main, *self.passed):
-            if field in _fields(table):
-                return table[field]
-        return None
-
-    def names(self) -> list[str]:
-        return [name for table in (self.main, *self.passed) for name in _fields(table)]
-
-
-def _joined(main: np.ndarray, other: np.ndarray) -> np.ndarray | None:
-    """Put the rows of `other` in the order of `main` by uid; None where it lacks some."""
-    if not len(other):
-        return None
-    order = np.argsort(other["uid"], kind="stable")
-    place = np.searchsorted(other["uid"], main["uid"], sorter=order)
-    rows = order[np.minimum(place, len(other) - 1)]
-    return other[rows] if np.array_equal(other["uid"][rows], main["uid"]) else None
-
-
-def _tables(path: Path, passthrough: Sequence[Path]) -> _Tables:
-    main = read_cs(path)
-    if not len(main):
-        raise InputError(f"{path} has no particles (zero rows). Give the table of a finished job.")
-    passed = []
-    for other_path in passthrough:
-        other = read_cs(other_path)
-        if "uid" not in _fields(main) or "uid" not in _fields(other):
-            raise InputError(f"Expected the field uid in {path} and {other_path}, to join them.")
-        joined = _joined(main, other)
-        if joined is None:
-            count = int((~np.isin(main["uid"], other["uid"])).sum())
-            raise InputError(
-                f"{other_path}: expected the uids of all {len(main)} particles of {path}, "
-                f"{count} are missing. Give the passthrough file of the same job."
-            )
-        passed.append(joined)
-    return _discovered(_Tables(path, main, tuple(passed)))
-
-
-def _discovered(tables: _Tables) -> _Tables:
-    """Use passthrough files beside a table that lacks poses, optics or images."""
-    if "uid" not in _fields(tables.main):
-        return tables
-    for path in sorted(tables.path.parent.glob("*passthrough*particles*.cs")):
-        complete = _alignment(tables) and tables.get("ctf/df1_A") is not None
-        if (complete and tables.get("blob/path") is not None) or path == tables.path:
-            continue
-        other = read_cs(path)
-        joined = _joined(tables.main, other) if "uid" in _fields(other) else None
-        if joined is not None:
-            logger.info("%s: fields that it lacks are taken from %s.", tables.path, path)
-            tables = _Tables(tables.path, tables.main, (*tables.passed, joined))
-    return tables
-
-
-def read_joined_cs(path: Path, passthrough: Sequence[Path] = ()) -> tuple[np.ndarray, ...]:
-    """Read a `.cs` file and what passes through beside it, every particle in the same row of all.
-
-    Where several have a field, that of the first is right.
-    """
-    tables = _tables(path, passthrough)
-    return (tables.main, *tables.passed)
-
-
-def _alignment(tables: _Tables) -> str | None:
-    """Name the group of fields that holds the poses."""
-    if tables.get("alignments3D/pose") is not None:
-        return "alignments3D"
-    if tables.get("alignments3D_multi/pose") is not None:
-        return "alignments3D_multi"
-    classes = [
-        n for n in tables.names() if n.startswith("alignments_class") and n.endswith("/pose")
-    ]
-    return "alignments_class" if classes else None
-
-
 @dataclass(frozen=True)
 class _Alignments:
     """Poses of every image in every class that cryoSPARC kept, and the chosen class."""
 
-    tables: _Tables
+    tables: Tables
     groups: tuple[str, ...]
-    chosen: np.ndarray
+    chosen: Int64[np.ndarray, " images"]
+    classes: int
 
-    def get(self, field: str, tail: tuple[int, ...] = ()) -> np.ndarray | None:
+    def get(self, field: str, tail: tuple[int, ...] = ()) -> Float64[np.ndarray, "..."] | None:
         """Take a field of the chosen class; `tail` is its shape per image and class."""
-        columns = [self.tables.get(f"{group}/{field}") for group in self.groups]
-        columns = [column for column in columns if column is not None]
-        if len(columns) != len(self.groups):
-            return None
-        if len(columns) > 1:
-            stacked = np.stack(columns, axis=1)
+        if self.groups == (MULTI,):
+            values = self._of_all_classes(f"{MULTI}/{field}", tail)
         else:
-            stacked = columns[0]
-            if stacked.shape[1:] == tail:
-                return stacked
-            stacked = stacked.reshape(len(stacked), -1, *tail)
-        return stacked[np.arange(len(stacked)), self.chosen]
+            columns = [self.tables.numbers(f"{group}/{field}", tail) for group in self.groups]
+            known = [column for column in columns if column is not None]
+            values = np.stack(known, axis=1) if len(known) == len(columns) else None
+        return None if values is None else values[np.arange(len(values)), self.chosen]
+
+    def _of_all_classes(self, name: str, tail: tuple[int, ...]) -> np.ndarray | None:
+        """Take a field that has an axis of classes, or is the same for all of them."""
+        values = self.tables.get(name)
+        if values is None:
+            return None
+        shape = (len(values), self.classes, *tail)
+        if values.shape[1:] != tail and values.size == math.prod(shape):
+            return self.tables.as_numbers(name, values, values.shape[1:]).reshape(shape)
+        shared = self.tables.as_numbers(name, values, tail)
+        return np.broadcast_to(np.expand_dims(shared, 1), shape)
 
 
-def _alignments(tables: _Tables) -> _Alignments | None:
+def _alignments(tables: Tables) -> _Alignments | None:
     """Choose the class with the largest posterior for each image."""
-    kind = _alignment(tables)
-    if kind is None:
+    groups = tables.pose_groups()
+    if not groups:
         return None
-    groups = (kind,)
-    if kind == "alignments_class":
-        names = {name.partition("/")[0] for name in tables.names() if name.startswith(kind)}
-        groups = tuple(sorted(names, key=lambda name: int(name.rpartition("_")[2])))
-    posteriors = [tables.get(f"{group}/class_posterior") for group in groups]
-    chosen = np.zeros(len(tables), np.int64)
-    known = [p.reshape(len(tables), -1) for p in posteriors if p is not None]
-    if kind != "alignments3D":
-        if len(known) != len(groups):
+    if groups == ("alignments3D",):
+        return _Alignments(tables, groups, np.zeros(len(tables), np.int64), 1)
+    kind = MULTI if groups == (MULTI,) else "alignments_class"
+    columns = []
+    for group in groups:
+        values = tables.get(f"{group}/class_posterior")
+        if values is None:
             raise InputError(
                 f"{tables.path}: expected {kind}*/class_posterior, to choose the class of each "
                 "particle, found none. Give the table of one class."
             )
-        chosen = np.concatenate(known, axis=1).argmax(axis=1)
-        logger.info("%s: poses are those of the most probable class (%s).", tables.path, kind)
-    return _Alignments(tables, groups, chosen)
+        known = tables.as_numbers(f"{group}/class_posterior", values, values.shape[1:])
+        columns.append(known.reshape(len(tables), -1))
+    posteriors = np.concatenate(columns, axis=1)
+    wrong = np.flatnonzero(~np.isfinite(posteriors).all(axis=1))
+    if wrong.size or not posteriors.size:
+        row = int(wrong[0]) if wrong.size else 0
+        raise InputError(
+            f"{tables.path}, row {row + 1}: expected finite posteriors of the classes, found "
+            f"{posteriors[row].tolist()}. Give the table of one class."
+        )
+    logger.info("%s: poses are those of the most probable class (%s).", tables.path, kind)
+    return _Alignments(tables, groups, posteriors.argmax(axis=1), posteriors.shape[1])
 
 
 def read_cs_table(
@@ -201,35 +114,32 @@ def read_cs_table(
     there, with the pixel size of the images otherwise.
 
     Args:
-        path: The `.cs` file.
+        path: The `.cs` file, or the `.csg` file of a results group.
         passthrough: Files that hold further fields of the same particles, matched by uid.
-        pixel_size: Å, in place of what the file says.
+        pixel_size: Å, in place of what the file says; that of the alignment changes in proportion.
 
     Raises:
         InputError: If images are not named, or the tables do not belong together.
     """
-    tables = _tables(path, passthrough)
-    names = tables.get("blob/path")
-    if names is None:
-        raise InputError(
-            f"{path}: expected the field blob/path, which names the image files, found none. Give "
-            "the particles table, or the passthrough file that has it."
-        )
+    tables = read_tables(path, passthrough)
+    stacks, stack_index = _stacks(tables)
     _warn_of_ignored(tables)
-    stacks, stack_index = np.unique(names, return_inverse=True)
-    slices = tables.get("blob/idx")
-    uids = tables.get("uid")
-    pixel_sizes = _pixel_sizes(tables, pixel_size)
+    pixel_sizes = tables.numbers("blob/psize_A")
+    scale = 1.0
+    if pixel_size is not None:
+        if pixel_sizes is not None and (pixel_sizes > 0).all():
+            scale = pixel_size / pixel_sizes
+        pixel_sizes = np.full(len(tables), float(pixel_size))
     alignments = _alignments(tables)
-    rotations, shifts, no_poses = _poses(alignments, pixel_sizes)
+    rotations, shifts, no_poses = _poses(tables, alignments, pixel_sizes, scale)
     optics, no_optics = _optics(tables)
-    count = len(tables)
+    slices = _whole(tables, "blob/idx")
     return ImageTable(
         source=path,
-        stacks=tuple(name.decode().removeprefix(">") for name in stacks.astype(bytes)),
-        stack_index=stack_index.reshape(-1).astype(np.int32),
-        slice_index=np.zeros(count, np.int64) if slices is None else slices.astype(np.int64),
-        identity=np.arange(count, dtype=np.uint64) if uids is None else uids.astype(np.uint64),
+        stacks=stacks,
+        stack_index=stack_index,
+        slice_index=np.zeros(len(tables), np.int64) if slices is None else slices,
+        identity=_identity(tables),
         box=_boxes(tables),
         pixel_size=pixel_sizes,
         rotations=rotations,
@@ -242,26 +152,87 @@ def read_cs_table(
     )
 
 
-def _warn_of_ignored(tables: _Tables) -> None:
-    present = [name for name in _IGNORED if np.any(tables.get(name))]
-    if present:
+def _stacks(tables: Tables) -> tuple[tuple[str, ...], Int32[np.ndarray, " images"]]:
+    """Name the distinct image files, and say which of them each image lies in."""
+    names = tables.get("blob/path")
+    if names is None:
+        raise InputError(
+            f"{tables.path}: expected the field blob/path, which names the image files, found "
+            "none. Give the particles table, or the passthrough file that has it."
+        )
+    if names.dtype.kind not in "SU" or names.ndim != 1:
+        tables.refuse("blob/path", "one name for each image")
+    distinct, stack_index = np.unique(names, return_inverse=True)
+    texts = [
+        name.decode(errors="surrogateescape") if isinstance(name, bytes) else name
+        for name in distinct.tolist()
+    ]
+    stacks = tuple(text.removeprefix(">") for text in texts)
+    if "" in stacks:
+        row = int(np.argmax(stack_index == stacks.index(""))) + 1
+        raise InputError(
+            f"{tables.path}, row {row}: expected the name of an image file in blob/path, found "
+            "none. Export the particles from cryoSPARC again."
+        )
+    return stacks, stack_index.reshape(-1).astype(np.int32)
+
+
+def _whole(tables: Tables, field: str, tail: tuple[int, ...] = ()) -> np.ndarray | None:
+    """Take a field of numbers from 0 that count something."""
+    values = tables.get(field)
+    if values is None:
+        return None
+    if values.dtype.kind not in "iu" or values.shape[1:] != tail:
+        tables.refuse(field, "whole numbers")
+    counts = values.astype(np.int64)
+    wrong = np.flatnonzero((counts < 0).reshape(len(counts), -1).any(axis=1))
+    if wrong.size:
+        raise InputError(
+            f"{tables.path}, row {wrong[0] + 1}: expected whole numbers from 0 in {field}, found "
+            f"{values[wrong[0]].tolist()}. Export the particles from cryoSPARC again."
+        )
+    return counts
+
+
+def _identity(tables: Tables) -> UInt64[np.ndarray, " images"]:
+    """Take the uids, or number the rows where there are none."""
+    if tables.get("uid") is None:
+        logger.warning(
+            "%s has no field uid: its images are told apart by the numbers of their rows.",
+            tables.path,
+        )
+        return np.arange(len(tables), dtype=np.uint64)
+    uids = uids_of(tables.path, tables.main)
+    distinct, counts = np.unique(uids, return_counts=True)
+    if len(distinct) < len(uids):
+        logger.warning(
+            "%s: %d of its rows repeat the uid of another, as %d, so that selections of them are "
+            "ambiguous. Remove duplicate particles in cryoSPARC.",
+            tables.path,
+            len(uids) - len(distinct),
+            distinct[counts.argmax()],
+        )
+    return uids
+
+
+def _warn_of_ignored(tables: Tables) -> None:
+    """Name the aberrations that are not zero, with their largest value as it stands there."""
+    sizes = {}
+    for field in _IGNORED:
+        values = tables.get(field)
+        if values is not None and values.dtype.kind in "biuf" and values.any():
+            sizes[field] = np.abs(values).max()
+    if sizes:
         logger.warning(
             "%s: %s are ignored: beam tilt, higher aberrations and anisotropic magnification "
             "are not modelled.",
             tables.path,
-            ", ".join(present),
+            ", ".join(f"{field} (up to {size:.3g})" for field, size in sizes.items()),
         )
 
 
-def _pixel_sizes(tables: _Tables, given: float | None) -> np.ndarray | None:
-    if given is not None:
-        return np.full(len(tables), float(given))
-    values = tables.get("blob/psize_A")
-    return None if values is None else values.astype(np.float64)
-
-
-def _boxes(tables: _Tables) -> np.ndarray | None:
-    shape = tables.get("blob/shape")
+def _boxes(tables: Tables) -> Int64[np.ndarray, " images"] | None:
+    shape = _whole(tables, "blob/shape", (2,))
     if shape is None:
         return None
     wrong = np.flatnonzero(shape[:, 0] != shape[:, 1])
@@ -270,40 +241,55 @@ def _boxes(tables: _Tables) -> np.ndarray | None:
             f"{tables.path}, row {wrong[0] + 1}: expected square images, found "
             f"{shape[wrong[0]].tolist()} pixels. Extract them again."
         )
-    return shape[:, 0].astype(np.int64)
+    return shape[:, 0]
 
 
 def _poses(
-    alignments: _Alignments | None, pixel_size: np.ndarray | None
+    tables: Tables,
+    alignments: _Alignments | None,
+    pixel_size: Float64[np.ndarray, " images"] | None,
+    correction: Float64[np.ndarray, " images"] | float,
 ) -> tuple[np.ndarray | None, np.ndarray | None, str]:
+    """Read rotations and shifts; `correction` is by what the stated pixel sizes are multiplied."""
     if alignments is None:
-        return None, None, "the field alignments3D/pose is missing"
+        classes = any(name.startswith("alignments2D/") for name in fields_of(tables.main))
+        found = "; alignments2D has poses of 2-D classes only" if classes else ""
+        return None, None, f"the field alignments3D/pose is missing{found}"
     vectors = alignments.get("pose", (3,))
     pixels = alignments.get("shift", (2,))
     if vectors is None:
         return None, None, "the field alignments3D/pose is missing"
-    rotations = rotations_from_rotation_vectors(vectors.astype(np.float64))
+    with np.errstate(over="ignore", invalid="ignore"):
+        rotations = rotations_from_rotation_vectors(vectors)
     if pixels is None:
         return rotations, np.zeros((len(rotations), 2)), ""
     scale = alignments.get("psize_A")
-    if scale is None or not (scale > 0).all():
-        scale = pixel_size
+    if scale is not None and not (scale > 0).all():
+        logger.warning(
+            "%s: the pixel size of the alignment is not above 0 for all images; that of the "
+            "images is used for their shifts.",
+            tables.path,
+        )
+        scale = None
+    scale = pixel_size if scale is None else scale * correction
     if scale is None:
         return None, None, "alignments3D/shift is in pixels and the file states no pixel size"
-    return rotations, pixels.astype(np.float64) * scale.astype(np.float64)[:, None], ""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return rotations, pixels * scale[:, None], ""
 
 
-def _optics(tables: _Tables) -> tuple[Optics | None, str]:
-    values = {name: tables.get(field) for name, field in _CTF_FIELDS.items()}
+def _optics(tables: Tables) -> tuple[Optics | None, str]:
+    values = {name: tables.numbers(field) for name, field in _CTF_FIELDS.items()}
     for name, default in _CTF_DEFAULTS.items():
         if values[name] is None:
             values[name] = np.full(len(tables), default)
     missing = [_CTF_FIELDS[name] for name, value in values.items() if value is None]
     if missing:
         return None, f"missing fields: {', '.join(missing)}"
-    arrays = {name: np.asarray(value, np.float64) for name, value in values.items()}
-    arrays["b_factor"] = damping(arrays["b_factor"])
-    return Optics(**{name: value.astype(np.float32) for name, value in arrays.items()}), ""
+    known = {name: value for name, value in values.items() if value is not None}
+    known["b_factor"] = damping(known["b_factor"])
+    with np.errstate(over="ignore", invalid="ignore"):
+        return Optics(**{name: value.astype(np.float32) for name, value in known.items()}), ""
 
 
 def _halves(alignments: _Alignments | None) -> Int8[np.ndarray, " images"] | None:
@@ -313,15 +299,15 @@ def _halves(alignments: _Alignments | None) -> Int8[np.ndarray, " images"] | Non
     return split.astype(np.int8)
 
 
-def _sign(tables: _Tables) -> int | None:
-    signs = tables.get("blob/sign")
+def _sign(tables: Tables) -> int | None:
+    signs = tables.numbers("blob/sign")
     if signs is None or not signs.any():
         return None
     found = np.unique(np.sign(signs))
-    if len(found) > 1:
+    if len(found) > 1 or not np.isfinite(found).all():
         raise InputError(
             f"{tables.path}: expected images of one contrast, found several values of blob/sign "
-            f"({', '.join(f'{value:g}' for value in found)}). Split the file by it."
+            f"({', '.join(f'{value:g}' for value in found[:5])}). Split the file by it."
         )
     return int(found[0])
 
