@@ -152,7 +152,7 @@ def read_particles(
     """Read particles with their poses and transfer functions, which must be there.
 
     Args:
-        path: A .star or .cs file, a stack (.mrcs, .mrc), or a .txt with one stack per line.
+        path: A .star, .cs or .csg file, a stack (.mrcs, .mrc), or a .txt with one stack per line.
         poses: Pickle or npz of poses that takes the place of those in `path`.
         ctf: The same for transfer functions; its pixel size is scaled to the box of the images.
         datadir: Directory that the names of image files are relative to.
@@ -301,13 +301,13 @@ def _read_table(
     places: StackLocator, passthrough: Sequence[Path], pixel_size: float | None
 ) -> ImageTable:
     path = places.source
-    if passthrough and path.suffix != ".cs":
+    if passthrough and path.suffix not in (".cs", ".csg"):
         raise InputError(f"Passthrough files go with a .cs file, not with {path}. Leave them out.")
     match path.suffix:
         case ".star":
             given = {} if pixel_size is None else {"rlnImagePixelSize": pixel_size}
             return read_star_table(path, given)
-        case ".cs":
+        case ".cs" | ".csg":
             return read_cs_table(path, passthrough, pixel_size)
         case ".mrc" | ".mrcs":
             return _stacks_table(path, [str(path)], [read_header(path)], pixel_size)
@@ -316,7 +316,8 @@ def _read_table(
             headers = [read_header(found) for found in locate_stacks(names, places)]
             return _stacks_table(path, names, headers, pixel_size)
     raise InputError(
-        f"Expected particles in a .star, .cs, .mrcs, .mrc or .txt file, got {path}. Convert it."
+        f"Expected particles in a .star, .cs, .csg, .mrcs, .mrc or .txt file, got {path}. Convert "
+        "it."
     )
 
 
