@@ -51,6 +51,8 @@ class ImageTable:
     """Electrons per Å² that a particle received before the image of a tilt series."""
     premultiplied: bool = False
     """Whether the images were multiplied by their transfer function."""
+    phase_flipped: bool = False
+    """Whether the images were multiplied by the sign of their transfer function."""
     sign: int | None = None
     """Sign of the contrast, −1 where particles are dark and 1 where they are bright."""
     no_poses: str = ""
@@ -135,6 +137,21 @@ def _why_no_file(path: Path) -> str:
     if path.is_symlink():
         return "that is a link that leads to no file"
     return "there is no such file"
+
+
+_UNPACKED_FREELY = 1 << 30
+"""Bytes that any compressed file may unpack to."""
+_LARGEST_RATIO = 100
+"""Beyond these bytes: how many times larger than the file its content may be."""
+
+
+def refuse_bomb(path: Path, packed: int, unpacked: int) -> None:
+    """Refuse a compressed file that would unpack to far more bytes than data do."""
+    if unpacked > max(_UNPACKED_FREELY, _LARGEST_RATIO * packed):
+        raise InputError(
+            f"{path}: its {packed} bytes would unpack to {unpacked}, more than {_LARGEST_RATIO} "
+            "times as many, which no data that we know do. Unpack it yourself if you trust it."
+        )
 
 
 @contextmanager

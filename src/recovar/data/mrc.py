@@ -1,75 +1,27 @@
-"""Volumes and stacks of images in MRC files.
+"""Volumes and stacks of images in MRC files."""
 
-Headers are read here rather than by a library, so that files with a zero machine stamp, of
-either byte order or cut short can be used, and what is wrong with others can be said.
-"""
-
+import bz2
+import gzip
+import logging
 import os
+import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Float32, Int, Num
 
-from recovar.data import written_whole
+from recovar.data import opened, refuse_bomb, written_whole
+from recovar.data.mrc_header import HEADER_BYTES, MrcHeader, parse_header, read_header
 from recovar.errors import InputError
 
-HEADER_BYTES = 1024
-_MODES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2"}
-_REFUSED_MODES = {
-    3: "complex 16-bit integers",
-    4: "complex 32-bit floats",
-    16: "RGB colours",
-    101: "4-bit integers",
-}
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"BZ": "bzip2", b"\x28\xb5": "zstandard", b"PK": "zip"}
-_LARGEST_SIDE = 1 << 26
+logger = logging.getLogger(__name__)
+
+_UNPACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File}
 _KEPT_AT_ONCE = 256
-
-_FIELDS = np.dtype(
-    {
-        "names": [
-            *("n", "mode", "start", "m", "cell", "axes", "space_group", "extended"),
-            *("origin", "stamp"),
-        ],
-        "formats": ["3i4", "i4", "3i4", "3i4", "3f4", "3i4", "i4", "i4", "3f4", "4u1"],
-        "offsets": [0, 12, 16, 28, 40, 64, 88, 92, 196, 212],
-        "itemsize": HEADER_BYTES,
-    }
-)
-
-
-@dataclass(frozen=True)
-class MrcHeader:
-    """What the header of an MRC file says, and how much of it the file holds."""
-
-    path: Path
-    shape: tuple[int, int, int]
-    """Sections (z, or images), rows, columns, as promised."""
-    dtype: np.dtype
-    """Type of a value, with its byte order."""
-    offset: int
-    """Where the values begin, in bytes."""
-    voxel_size: float | None
-    """Å; None where the header does not say, or differs between x and y by more than 1 %."""
-    axes: tuple[int, int, int]
-    """Which of x y z (1 2 3) runs along columns, rows, sections."""
-    sections_in_file: int
-    """Whole sections that the file holds."""
-    space_group: int
-    """0 for images, 1 for a volume, 401 for several volumes; many programs write 0 for all."""
-    origin: tuple[float, float, float]
-    """x y z of the first voxel in Å, as the field of this name says."""
-    start: tuple[int, int, int]
-    """First column, row and section of the grid that is stored."""
-
-    @property
-    def truncated(self) -> bool:
-        """Whether the file is shorter than it promises."""
-        return self.sections_in_file < self.shape[0]
 
 
 @dataclass(frozen=True)
@@ -78,107 +30,7 @@ class Volume:
 
     values: Float32[np.ndarray, "z y x"]
     voxel_size: float | None
-    """Å; None where the file does not say."""
-
-
-def read_header(path: Path) -> MrcHeader:
-    """Read and check the header of an MRC file.
-
-    Raises:
-        InputError: If the file is missing, is not MRC, or has a type of value that is not read.
-    """
-    if not path.is_file():
-        raise InputError(f"Expected an MRC file at {path}, but there is no such file.")
-    with path.open("rb") as file:
-        raw = file.read(HEADER_BYTES)
-    if len(raw) < HEADER_BYTES:
-        raise InputError(
-            f"{path}: expected an MRC header of {HEADER_BYTES} bytes, but the file has "
-            f"{len(raw)}. Copy it again."
-        )
-    fields, order = _ordered_fields(path, raw)
-    dtype = np.dtype(_mode_type(path, int(fields["mode"]))).newbyteorder(order)
-    nx, ny, nz = (int(side) for side in fields["n"])
-    offset = HEADER_BYTES + int(fields["extended"])
-    present = max(0, path.stat().st_size - offset) // (nx * ny * dtype.itemsize)
-    axes = tuple(int(axis) for axis in fields["axes"])
-    return MrcHeader(
-        path=path,
-        shape=(nz, ny, nx),
-        dtype=dtype,
-        offset=offset,
-        voxel_size=_voxel_size(fields),
-        axes=(1, 2, 3) if not any(axes) else (axes[0], axes[1], axes[2]),
-        sections_in_file=min(present, nz),
-        space_group=int(fields["space_group"]),
-        origin=tuple(fields["origin"].tolist()),
-        start=tuple(fields["start"].tolist()),
-    )
-
-
-def _ordered_fields(path: Path, raw: bytes) -> tuple[np.void, Literal["<", ">"]]:
-    """Decide the byte order: by the machine stamp, or by sense where there is none.
-
-    Sense is that sizes and mode are possible and that one section would fit in the file.
-    """
-    little, big = (np.frombuffer(raw, _FIELDS.newbyteorder(order))[0] for order in ("<", ">"))
-    stamp = little["stamp"][0]
-    if stamp == 0x11:
-        candidates: list[tuple[np.void, Literal["<", ">"]]] = [(big, ">")]
-    elif stamp == 0x44:
-        candidates = [(little, "<")]
-    else:
-        candidates = [(little, "<"), (big, ">")]
-    values_in_file = path.stat().st_size - HEADER_BYTES
-    for fields, order in candidates:
-        fits = len(candidates) == 1 or np.prod(fields["n"][:2].astype(float)) <= values_in_file
-        if _is_sane(fields) and fits:
-            return fields, order
-    sides = " × ".join(str(side) for side in candidates[0][0]["n"])
-    raise InputError(
-        f"{path} is not an MRC file that can be read: its header says {sides} values of mode "
-        f"{candidates[0][0]['mode']}. {_guess(raw)}"
-    )
-
-
-def _is_sane(fields: np.void) -> bool:
-    sides_fit = all(0 < side <= _LARGEST_SIDE for side in fields["n"])
-    return bool(sides_fit and 0 <= fields["mode"] < 1024 and fields["extended"] >= 0)
-
-
-def _guess(raw: bytes) -> str:
-    """Say what a file that is not MRC may be."""
-    for magic, name in _COMPRESSED.items():
-        if raw.startswith(magic):
-            return f"It looks compressed ({name}); decompress it first."
-    if raw.startswith(b"version https://git-lfs"):
-        return "It is a git-LFS pointer; fetch the file itself with `git lfs pull`."
-    for order in ("<", ">"):
-        sections, rows = np.frombuffer(raw[:8], order + "f4")
-        whole = sections == np.rint(sections) and rows == np.rint(rows)
-        if whole and 0 < abs(sections) < 100_000 and 0 < rows < 100_000:
-            return "It looks like a SPIDER file; convert it to MRC."
-    return "Copy it again, or convert it to MRC."
-
-
-def _mode_type(path: Path, mode: int) -> str:
-    if mode in _MODES:
-        return _MODES[mode]
-    name = _REFUSED_MODES.get(mode, "unknown")
-    raise InputError(
-        f"{path}: expected values of mode 0 (int8), 1 (int16), 2 (float32), 6 (uint16) or 12 "
-        f"(float16), found mode {mode} ({name}). Convert it to mode 2."
-    )
-
-
-def _voxel_size(fields: np.void) -> float | None:
-    """Å along x and y, which must agree; z of a stack means nothing."""
-    if not all(fields["m"][:2] > 0) or not np.all(np.isfinite(fields["cell"][:2])):
-        return None
-    along_x, along_y = fields["cell"][:2].astype(np.float64) / fields["m"][:2]
-    if along_x <= 0 or abs(along_x - along_y) > 0.01 * along_x:
-        return None
-    return float(along_x)
+    """Å; None where the file does not say, or says that voxels are not cubes."""
 
 
 def open_sections(header: MrcHeader) -> np.memmap:
@@ -195,11 +47,54 @@ def open_sections(header: MrcHeader) -> np.memmap:
 def read_volume(path: Path) -> Volume:
     """Read a cubic volume of even size as float32, with z y x axes whatever the file's order.
 
+    The file may be compressed by gzip or bzip2. Volumes are taken by their voxels: where the
+    header says that they lie elsewhere than others is told, and not used.
+
     Raises:
         InputError: If it is not cubic, odd in size, cut short, or has values that are not finite.
     """
-    header = read_header(path)
-    sides = header.shape
+    header, stored = _read_stored(path)
+    places = header.axes[::-1]
+    order = [places.index(axis) for axis in (3, 2, 1)]
+    with np.errstate(over="ignore"):
+        values = np.ascontiguousarray(stored.transpose(order), np.float32)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: expected finite values, found NaN or infinity. Check the map.")
+    _tell_of_place(header)
+    return Volume(values, _cubic_voxel_size(header))
+
+
+def _read_stored(path: Path) -> tuple[MrcHeader, np.ndarray]:
+    """Read a header and its values, in the order of the file."""
+    with opened(path, "an MRC file") as file:
+        unpack = _UNPACKED.get(file.read(2))
+        if unpack is None:
+            header = read_header(path)
+            _check_volume(header)
+            return header, open_sections(header)
+        packed = os.fstat(file.fileno()).st_size
+        file.seek(0)
+        try:
+            with unpack(file) as stream:
+                header = parse_header(path, stream.read(HEADER_BYTES), 1 << 62)
+                _check_volume(header)
+                count = int(np.prod(header.shape))
+                length = header.offset - HEADER_BYTES + count * header.dtype.itemsize
+                refuse_bomb(path, packed, length)
+                raw = stream.read(length)
+        except (EOFError, zlib.error) as error:
+            raise InputError(f"{path} is damaged: {error}. Copy it again.") from error
+    if len(raw) < length:
+        raise InputError(
+            f"{path}: expected {length} bytes after its header, as it promises, found {len(raw)}. "
+            "Copy it again."
+        )
+    values = np.frombuffer(raw, header.dtype, count, header.offset - HEADER_BYTES)
+    return header, values.reshape(header.shape)
+
+
+def _check_volume(header: MrcHeader) -> None:
+    path, sides = header.path, header.shape
     if len(set(sides)) > 1 or sides[0] % 2:
         raise InputError(
             f"{path}: expected a cubic volume with an even number of voxels along each side, "
@@ -215,12 +110,35 @@ def read_volume(path: Path) -> Volume:
             f"{path}: expected the axes 1, 2 and 3 in some order, found {header.axes} in the "
             "header. Write it again with the program that made it."
         )
-    stored = header.axes[::-1]
-    order = [stored.index(axis) for axis in (3, 2, 1)]
-    values = np.ascontiguousarray(open_sections(header).transpose(order), np.float32)
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: expected finite values, found NaN or infinity. Check the map.")
-    return Volume(values, header.voxel_size)
+
+
+def _cubic_voxel_size(header: MrcHeader) -> float | None:
+    stated = [size for size in header.voxel_sizes if size]
+    if stated and max(stated) > 1.01 * min(stated):
+        logger.warning(
+            "%s states voxels of %s Å (x y z), which are not cubes, so this is not used. Resample "
+            "the map if it is so.",
+            header.path,
+            " × ".join(f"{size:.4g}" for size in header.voxel_sizes),
+        )
+        return None
+    return header.voxel_size
+
+
+def _tell_of_place(header: MrcHeader) -> None:
+    """Warn of a volume that does not start, or have its middle, at the origin."""
+    half = header.shape[0] // 2
+    begins = set(header.start) in ({0}, {-half})
+    middle = half * (header.voxel_size or 0)
+    usual = any(np.allclose(header.origin, place, atol=1e-3) for place in (0, -middle, middle))
+    if not (begins and usual):
+        logger.warning(
+            "%s: its header places it at %s Å with first voxel %s (x y z). This is not used: maps "
+            "and masks are taken to lie on the same voxels.",
+            header.path,
+            ", ".join(f"{value:.4g}" for value in header.origin),
+            ", ".join(str(value) for value in header.start),
+        )
 
 
 def write_volume(path: Path, values: Float[np.ndarray, "z y x"], voxel_size: float) -> None:

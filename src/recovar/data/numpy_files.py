@@ -16,7 +16,7 @@ from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile
 import numpy as np
 from jaxtyping import Shaped
 
-from recovar.data import opened
+from recovar.data import opened, refuse_bomb
 from recovar.errors import InputError
 
 _LONGEST_HEADER = 1 << 20
@@ -25,10 +25,6 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
-_UNPACKED_FREELY = 1 << 30
-"""Bytes that any archive may unpack to."""
-_LARGEST_RATIO = 100
-"""Beyond these bytes: how many times larger than the file its arrays may be."""
 
 
 def read_npy(path: Path, wanted: str) -> Shaped[np.ndarray, "..."]:
@@ -61,27 +57,27 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     with opened(path, "an .npz file") as file:
         try:
             with ZipFile(file) as archive:
-                _refuse_bombs(archive, os.fstat(file.fileno()).st_size)
+                _check_entries(archive)
+                unpacked = sum(entry.file_size for entry in archive.infolist())
+                refuse_bomb(path, os.fstat(file.fileno()).st_size, unpacked)
                 arrays = {}
                 for entry in archive.infolist():
                     with archive.open(entry) as member:
                         name = entry.filename.removesuffix(".npy")
                         arrays[name] = _array(cast(BufferedIOBase, member), entry.file_size)
                 return arrays
+        except InputError:
+            raise
         except (ValueError, EOFError, BadZipFile, NotImplementedError, zlib.error) as error:
             raise InputError(
                 f"{path} is not an .npz file of plain arrays: {error}. Copy or write it again."
             ) from error
 
 
-def _refuse_bombs(archive: ZipFile, size: int) -> None:
-    entries = archive.infolist()
-    for entry in entries:
+def _check_entries(archive: ZipFile) -> None:
+    for entry in archive.infolist():
         if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or entry.flag_bits & 1:
             raise ValueError(f"{entry.filename} is encrypted, or compressed in another way")
-    unpacked = sum(entry.file_size for entry in entries)
-    if unpacked > max(_UNPACKED_FREELY, _LARGEST_RATIO * size):
-        raise ValueError(f"{size} bytes would unpack to {unpacked}, which nothing we read does")
 
 
 def _array(file: BufferedIOBase, size: int) -> np.ndarray:
