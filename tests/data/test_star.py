@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovar.data.legacy import read_ctf_pickle, read_poses_pickle
 from recovar.data.star import read_star_table, write_particles
 from recovar.data.star_blocks import StarTable, read_star, write_star
 from recovar.errors import InputError
@@ -236,11 +235,18 @@ def test_random_subsets_are_half_sets_only_if_both_are_there(tmp_path, subsets, 
             r"row 2: _rlnOriginX/Y .* disagree",
         ),
         (particles("_rlnOriginXAngst"), "expected both _rlnOriginXAngst and _rlnOriginYAngst"),
-        (particles("_rlnCtfDataArePhaseFlipped"), "phase flipped"),
+        (
+            particles("_rlnCtfDataArePhaseFlipped\n_rlnCtfDataAreCtfPremultiplied", "1 1", "1 1"),
+            "both set, but images are corrected once",
+        ),
+        ("data_a\n" + particles()[15:] + "data_b\n" + particles()[15:], "found data_a of 2 rows, "),
+        (particles().replace("1@a", "9999999999@a"), r"row 1: expected an image name"),
+        (particles().replace("1@a", "9" * 5000 + "@a"), r"row 1: expected an image name"),
         (particles("_rlnCtfDataAreCtfPremultiplied", "1", "0"), "set for some images and not for"),
-        (particles("_rlnCtfImage"), "subtomograms are not supported yet"),
-        (particles("_rlnImageDimensionality", "3", "3"), "subtomograms are not supported yet"),
-        ("data_general\n_rlnTomoSubTomosAre2DStacks 1\n" + particles(), "subtomograms are not"),
+        (particles("_rlnCtfImage"), "subtomograms, which are volumes"),
+        (particles("_rlnImageDimensionality", "3", "3"), "subtomograms are not read yet"),
+        ("data_general\n_rlnTomoSubTomosAre2DStacks 1\n" + particles(), "a stack of tilt images"),
+        (particles("_rlnTomoName"), "found a table of subtomograms. Subtomograms are not read"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path, text, sentence):
@@ -255,10 +261,42 @@ def test_what_is_missing_is_kept_for_the_reader_to_say(tmp_path):
     assert table.no_optics.startswith("missing columns: _rlnDefocusU")
 
 
-@pytest.mark.parametrize(("value", "warns"), [("0.1", True), ("0.000", False)])
-def test_aberrations_that_are_ignored_are_said(tmp_path, caplog, value, warns):
-    read_star_table(star(tmp_path, particles("_rlnBeamTiltX", value, value)))
-    assert ("_rlnBeamTiltX are ignored" in caplog.text) == warns
+@pytest.mark.parametrize(
+    ("labels", "value", "said"),
+    [
+        ("_rlnBeamTiltX\n_rlnBeamTiltY", "0.3 -0.4", "beam tilt up to 0.5 mrad (1.2 rad at 3 Å)"),
+        ("_rlnOddZernike", "[0.5,-2e-1,0]", "odd Zernike coefficients up to 0.5"),
+        ("_rlnEvenZernike", "'[0.5, -12]'", "even Zernike coefficients up to 12"),
+        (
+            "_rlnMagMat00\n_rlnMagMat01\n_rlnMagMat10\n_rlnMagMat11",
+            "1.01 0 0 1.002",
+            "magnification that is off by up to 1 %",
+        ),
+        ("_rlnBeamTiltX\n_rlnBeamTiltY", "0.000 0", None),
+        ("_rlnOddZernike\n_rlnEvenZernike", "[] [0,0.0]", None),
+        ("_rlnMagMat00\n_rlnMagMat01\n_rlnMagMat10\n_rlnMagMat11", "1 0 0 1", None),
+    ],
+)
+def test_aberrations_that_are_ignored_are_said_with_their_size(
+    tmp_path, caplog, labels, value, said
+):
+    read_star_table(star(tmp_path, particles(labels, value, value)))
+    assert ("are ignored" in caplog.text) == (said is not None)
+    assert said is None or said in caplog.text
+
+
+def test_optics_are_known_by_what_they_hold_where_they_have_another_name(tmp_path):
+    path = star(tmp_path, optics().replace("data_optics", "data_block_1") + particles())
+    assert read_star_table(path).pixel_size.tolist() == [1.0, 2.0]
+
+
+def test_corrections_of_images_are_read_and_written(tmp_path, make_table):
+    table = read_star_table(
+        star(tmp_path, particles("_rlnCtfDataArePhaseFlipped", first="1", second="1"))
+    )
+    assert (table.phase_flipped, table.premultiplied) == (True, False)
+    write_particles(tmp_path / "q.star", make_table(phase_flipped=True))
+    assert read_star_table(tmp_path / "q.star").phase_flipped
 
 
 def test_line_ends_in_values_are_not_written(tmp_path):
@@ -267,86 +305,69 @@ def test_line_ends_in_values_are_not_written(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_cryodrgn_reads_the_same_from_a_relion_30_file(zoo):
-    path = zoo / "cryodrgn/FinalRefinement-OriginalParticles-PfCRT.star"
-    table = read_star_table(path, {"rlnAmplitudeContrast": 0.1})
-    poses = read_poses_pickle(zoo / "cryodrgn/pose.star.pkl", 5)
-    np.testing.assert_allclose(table.rotations, poses.rotations, atol=1e-9)
-    np.testing.assert_allclose(table.shifts, poses.shift_fractions * 300 * 1.035, atol=1e-6)
-    ctf = read_ctf_pickle(zoo / "cryodrgn/ctf1.pkl", 5)
-    assert table.pixel_size.tolist() == pytest.approx(ctf[:, 1])
-    found = [np.asarray(value, float) for value in vars(table.optics).values()]
-    found[2], found[6] = np.rad2deg(found[2]), np.rad2deg(found[6])
-    np.testing.assert_allclose(np.stack(found[:7], axis=1), ctf[:, 2:], rtol=1e-5)
-
-
-def test_real_tilts_are_damped_by_their_dose(zoo):
-    """M writes −4 times the dose up to the middle of an exposure, and the cosine of the tilt.
-
-    Tilts 11, 20, 5, 8 and 14 of their series, with 3.26 electrons per Å² each.
-    """
-    optics = read_star_table(zoo / "drgnai/M_particles_subset.star").optics
-    number = np.array([11, 20, 5, 8, 14])
-    np.testing.assert_allclose(optics.b_factor, 4 * 3.26 * (number - 0.5), rtol=1e-6)
-    angles = np.deg2rad([-15.0, -30.0, 6.0, -12.0, 21.0])
-    np.testing.assert_allclose(optics.scale, np.cos(angles), atol=5e-5)
+def tilts(groups="_rlnGroupName", doses="0 3 6 0 3"):
+    """Rows of three tilts of one particle and two of another."""
+    labels = "\n".join(filter(None, ["_rlnImageName", groups, "_rlnDose"]))
+    rows = zip(range(1, 6), ["2"] * 3 + ["1"] * 2, doses.split(), strict=True)
+    text = "\n".join(
+        " ".join(filter(None, [f"{k}@a.mrcs", groups and name, dose])) for k, name, dose in rows
+    )
+    return f"data_\nloop_\n{labels}\n{text}\n"
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("label", "values"),
     [
-        "simplecryoem/pyem.star",
-        "simplecryoem/relion_proj_batch.star",
-        "iospi/test.star",
-        "cryodrgn/relion31.star",
-        "cryodrgn/relion5.star",
-        "aspire/sample_particles_relion30.rows0-7.star",
+        ("_rlnMicrographPreExposure", "0 3 6 0 3"),
+        ("_rlnCtfBfactor", "-6 -18 -30 -6 -18"),
+        ("_rlnTomoNominalStageTiltAngle", "0 3 -3 0 3"),
     ],
 )
-def test_real_single_particles_have_no_envelope(zoo, name):
-    """Their columns hold 0 and 1, so the transfer function is what it is without them."""
-    optics = read_star_table(zoo / name).optics
-    assert not optics.b_factor.any()
-    np.testing.assert_array_equal(optics.scale, 1)
-
-
-def test_the_order_of_blocks_does_not_matter_in_a_real_file(zoo):
-    first = read_star_table(zoo / "cryodrgn/relion31.star")
-    second = read_star_table(zoo / "cryodrgn/relion31.v2.star")
-    np.testing.assert_array_equal(first.rotations, second.rotations)
-    np.testing.assert_array_equal(first.pixel_size, [2.806] * 5)
+@pytest.mark.parametrize("group", ["_rlnGroupName", "_rlnGroupNumber"])
+def test_images_of_a_group_that_differ_in_dose_or_tilt_are_of_one_particle(
+    tmp_path, label, values, group
+):
+    text = tilts(group, values).replace("_rlnDose", label)
+    table = read_star_table(star(tmp_path, text))
+    assert table.particle.tolist() == [1, 1, 1, 0, 0]
+    exposed = label == "_rlnMicrographPreExposure"
+    assert (None if table.dose is None else table.dose.tolist()) == (
+        [0, 3, 6, 0, 3] if exposed else None
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "images", "box", "pixel_size"),
+    ("label", "values"),
     [
-        ("cryodrgn/relion5.star", 17, 448, 0.89),
-        ("iospi/test.star", 452, 128, 1.911),
-        ("simplecryoem/relion_proj_batch.star", 24, 64, 3.54),
-        ("cryojax/test_starfile.star", 3, 16, 12.0),
+        ("_rlnMicrographPreExposure", "1 1 1 2 2"),
+        ("_rlnCtfBfactor", "-6 2 0 4 5"),
+        ("_rlnCtfScalefactor", "1 .9 .8 1 .9"),
+        ("_rlnCtfBfactor", "0 0 0 0 0"),
     ],
 )
-def test_real_particle_tables_are_read(zoo, name, images, box, pixel_size):
-    table = read_star_table(zoo / name)
-    assert len(table) == images
-    assert set(table.box.tolist()) == {box}
-    assert table.pixel_size == pytest.approx(pixel_size)
-    assert table.rotations is not None
-    assert table.optics is not None
+def test_groups_of_micrographs_are_no_particles(tmp_path, label, values):
+    text = tilts("_rlnGroupName", values).replace("_rlnDose", label)
+    assert read_star_table(star(tmp_path, text)).particle is None
 
 
-@pytest.mark.parametrize(
-    ("name", "sentence"),
-    [
-        ("cryosparc-tools/job096_run_data.star", "git-LFS pointer"),
-        ("starfile/default_pipeline.star", "expected a particle table"),
-        ("starfile/postprocess.star", "expected a particle table"),
-        ("starfile/run_it025_optimiser_3D.star", "expected a particle table"),
-        ("emtable/nma.star", "expected a particle table"),
-        ("cryocat/relion_4.0.star", "subtomograms"),
-        ("tomodrgn/warptools_test_4-tomos_10-ptcls_box-32_angpix-12.star", "subtomograms"),
-    ],
-)
-def test_real_files_that_are_not_particles_are_refused(zoo, name, sentence):
-    with pytest.raises(InputError, match=sentence):
-        read_star_table(zoo / name)
+def test_names_of_particles_of_tomograms_tell_tilts_in_any_case(tmp_path):
+    text = tilts("_rlnTomoParticleName", "5 6 7 8 9").replace("_rlnDose", "_rlnDefocusU")
+    assert read_star_table(star(tmp_path, text)).particle.tolist() == [1, 1, 1, 0, 0]
+
+
+def test_doses_without_particles_are_refused(tmp_path):
+    text = tilts("").replace("_rlnDose", "_rlnMicrographPreExposure")
+    with pytest.raises(InputError, match=r"no column tells which particle.*Add _rlnGroupName"):
+        read_star_table(star(tmp_path, text))
+
+
+def test_tilted_images_are_weaker_by_the_cosine_unless_their_scale_is_stated(tmp_path, make_table):
+    write_particles(tmp_path / "p.star", replace(make_table(), particle=np.arange(6) // 3))
+    general, table = read_star(tmp_path / "p.star")
+    columns = dict(table.columns) | {"rlnTomoNominalStageTiltAngle": np.array([0, 60, -60] * 2)}
+    write_star(tmp_path / "q.star", [general, StarTable("particles", columns)])
+    scale = read_star_table(tmp_path / "q.star").optics.scale
+    np.testing.assert_allclose(scale, [1, 0.5, 0.5] * 2, rtol=1e-6)
+    columns["rlnCtfScalefactor"] = np.full(6, 0.7)
+    write_star(tmp_path / "q.star", [general, StarTable("particles", columns)])
+    np.testing.assert_allclose(read_star_table(tmp_path / "q.star").optics.scale, 0.7, rtol=1e-6)

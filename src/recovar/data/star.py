@@ -1,7 +1,6 @@
 """Particle tables of RELION 3.0 to 5, read and written."""
 
 import logging
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,10 @@ from jaxtyping import Float64, Int8, Int32, Int64, Shaped
 from recovar.core.ctf import Optics
 from recovar.core.poses import relion_euler_from_rotations, rotations_from_relion_euler
 from recovar.data import ImageTable, damping
+from recovar.data.aberrations import Aberrations, largest_coefficient
 from recovar.data.star_blocks import StarColumn, StarTable, read_star, write_star
+from recovar.data.star_kinds import other_kind, refuse_subtomograms
+from recovar.data.star_tilts import ANGLES, GROUPS, TiltColumns, find_particles
 from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -21,16 +23,6 @@ logger = logging.getLogger(__name__)
 _MOST_DIGITS, _MOST_SLICES = 40, (1 << 31) - 1
 """MRC files count images with 32 bits."""
 _ANGLES = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
-_IGNORED = {
-    "rlnBeamTiltX": "0",
-    "rlnBeamTiltY": "0",
-    "rlnOddZernike": "[]",
-    "rlnEvenZernike": "[]",
-    "rlnMagMat00": "1",
-    "rlnMagMat01": "0",
-    "rlnMagMat10": "0",
-    "rlnMagMat11": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -54,6 +46,11 @@ class _Particles:
         if self.optics is not None and label in self.optics:
             return _numbers(self.path, self.optics, label)[self.optics_row]
         return _numbers(self.path, self.table, label) if label in self.table else None
+
+    def texts(self, label: str) -> StarColumn:
+        """Texts of the optics, else of the particles; none where there is no such column."""
+        tables = (self.table,) if self.optics is None else (self.optics, self.table)
+        return next((table.columns[label] for table in tables if label in table), ())
 
     def flag(self, label: str) -> bool:
         """Tell whether a flag is set; it must be the same for all images."""
@@ -99,14 +96,17 @@ def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> Ima
             contradicts itself.
     """
     particles = _find_particles(path, given or {})
-    _refuse_unsupported(particles)
+    _refuse_volumes(particles)
     _warn_of_ignored(particles)
     identity = list(particles.table.columns["rlnImageName"])
     stacks, stack_index, slice_index = split_image_names(path, identity)
     pixel_size = _pixel_size(particles)
     rotations, no_rotations = _rotations(particles)
     shifts, no_shifts = _shifts(particles, pixel_size)
-    optics, no_optics = _optics(particles)
+    tilts = _tilt_columns(particles)
+    particle = find_particles(path, tilts)
+    optics, no_optics = _optics(particles, None if particle is None else tilts.angle)
+    premultiplied, phase_flipped = _corrections(particles)
     box = particles.numbers("rlnImageSize")
     no_poses = no_rotations or no_shifts
     return ImageTable(
@@ -121,7 +121,10 @@ def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> Ima
         shifts=None if no_poses else shifts,
         optics=optics,
         half=_halves(particles),
-        premultiplied=particles.flag("rlnCtfDataAreCtfPremultiplied"),
+        particle=particle,
+        dose=None if particle is None else tilts.exposure,
+        premultiplied=premultiplied,
+        phase_flipped=phase_flipped,
         no_poses=no_poses,
         no_optics=no_optics,
     )
@@ -131,32 +134,28 @@ def _find_particles(path: Path, given: Mapping[str, float]) -> _Particles:
     tables = read_star(path)
     found = [table for table in tables if "rlnImageName" in table]
     if not found:
-        _refuse_tomograms(path, tables)
-        names = ", ".join(f"data_{table.name}" for table in tables) or "none"
-        raise InputError(
-            f"{path}: expected a particle table with _rlnImageName, found only the blocks "
-            f"{names}. Give a particles STAR file."
-        )
-    table = next((table for table in found if table.name == "particles"), found[0])
-    _refuse_tomograms(path, tables)
+        raise other_kind(path, tables)
+    refuse_subtomograms(path, tables)
+    table = _only_particles(path, found)
     if not len(table):
         raise InputError(f"{path}: the table data_{table.name} has no particles. Select some.")
-    optics = next((t for t in tables if t.name == "optics" and "rlnOpticsGroup" in t), None)
+    groups = [t for t in tables if "rlnOpticsGroup" in t and "rlnImageName" not in t]
+    optics = next((t for t in groups if t.name == "optics"), next(iter(groups), None))
     rows = None if optics is None else _optics_rows(path, table, optics)
     for label, value in given.items():
         logger.info("%s: _%s is taken as %g, as asked.", path, label, value)
     return _Particles(path, table, optics, rows, given)
 
 
-def _refuse_tomograms(path: Path, tables: Sequence[StarTable]) -> None:
-    labels = ("rlnTomoSubTomosAre2DStacks", "rlnTomoName", "rlnTomoParticleName", "rlnCtfImage")
-    for table in tables:
-        for label in labels:
-            if label in table:
-                raise InputError(
-                    f"{path} has _{label} in data_{table.name}: subtomograms are not supported "
-                    "yet; give a STAR file of single-particle images."
-                )
+def _only_particles(path: Path, found: Sequence[StarTable]) -> StarTable:
+    named = [table for table in found if table.name == "particles"] or found
+    if len(named) > 1:
+        names = ", ".join(f"data_{table.name} of {len(table)} rows" for table in named)
+        raise InputError(
+            f"{path}: expected one table of particles, found {names}. Make a file of each; "
+            "several files are read together."
+        )
+    return named[0]
 
 
 def _optics_rows(path: Path, table: StarTable, optics: StarTable) -> np.ndarray:
@@ -182,45 +181,40 @@ def _optics_rows(path: Path, table: StarTable, optics: StarTable) -> np.ndarray:
     return rows
 
 
-def _refuse_unsupported(particles: _Particles) -> None:
+def _refuse_volumes(particles: _Particles) -> None:
     dimensions = particles.numbers("rlnImageDimensionality")
     if dimensions is not None and (dimensions != 2).any():
         raise InputError(
             f"{particles.path}: expected images, found _rlnImageDimensionality "
-            f"{dimensions.max():g}: subtomograms are not supported yet; give images."
-        )
-    if particles.flag("rlnCtfDataArePhaseFlipped"):
-        raise InputError(
-            f"{particles.path}: the images are phase flipped (_rlnCtfDataArePhaseFlipped), which "
-            "is not supported. Extract them again without phase flipping."
+            f"{dimensions.max():g}: subtomograms are not read yet. Give images."
         )
 
 
 def _warn_of_ignored(particles: _Particles) -> None:
     """Say which aberrations, that no open program applies either, are left out."""
-    tables = [table for table in (particles.optics, particles.table) if table is not None]
-    present = sorted(
-        {
-            label
-            for label, neutral in _IGNORED.items()
-            for table in tables
-            if label in table and any(_differs(v, neutral) for v in set(table.columns[label]))
-        }
+    tilt = [particles.numbers(label) for label in ("rlnBeamTiltX", "rlnBeamTiltY")]
+    matrix = [particles.numbers(f"rlnMagMat{place}") for place in ("00", "01", "10", "11")]
+    tilts, entries = _stacked(tilt), _stacked(matrix)
+    found = Aberrations(
+        beam_tilt=tilts,
+        magnification=None if entries is None else entries.reshape(-1, 2, 2),
+        odd=largest_coefficient(particles.texts("rlnOddZernike")),
+        even=largest_coefficient(particles.texts("rlnEvenZernike")),
     )
-    if present:
+    constants = [particles.numbers(label) for label in ("rlnVoltage", "rlnSphericalAberration")]
+    known = [float(each.max()) for each in constants if each is not None]
+    said = found.describe(*known) if len(known) == len(constants) else found.describe()
+    if said:
         logger.warning(
-            "%s: %s are ignored: beam tilt, higher aberrations and anisotropic magnification "
-            "are not modelled.",
+            "%s: aberrations that are not modelled are ignored: %s.",
             particles.path,
-            ", ".join("_" + label for label in present),
+            "; ".join(said),
         )
 
 
-def _differs(value: str, neutral: str) -> bool:
-    try:
-        return float(value) != float(neutral)
-    except ValueError:
-        return bool(re.search("[1-9]", value))
+def _stacked(columns: Sequence[np.ndarray | None]) -> Float64[np.ndarray, "images values"] | None:
+    known = [column for column in columns if column is not None]
+    return np.stack(known, axis=1) if len(known) == len(columns) else None
 
 
 def split_image_names(
@@ -264,8 +258,8 @@ def _rotations(particles: _Particles) -> tuple[np.ndarray | None, str]:
     missing = [label for label, angle in zip(_ANGLES, angles, strict=True) if angle is None]
     if missing:
         return None, f"the column _{missing[0]} is missing"
-    known = [angle for angle in angles if angle is not None]
-    return rotations_from_relion_euler(np.deg2rad(np.stack(known, axis=1))), ""
+    stacked = _stacked(angles)
+    return None if stacked is None else rotations_from_relion_euler(np.deg2rad(stacked)), ""
 
 
 def _shifts(particles: _Particles, pixel_size: np.ndarray | None) -> tuple[np.ndarray | None, str]:
@@ -303,7 +297,35 @@ def _pair(particles: _Particles, x: str, y: str) -> Float64[np.ndarray, "images 
     return np.stack([along_x, along_y], axis=1)
 
 
-def _optics(particles: _Particles) -> tuple[Optics | None, str]:
+def _corrections(particles: _Particles) -> tuple[bool, bool]:
+    """Tell whether images were multiplied by their transfer function, or by its sign alone."""
+    premultiplied = particles.flag("rlnCtfDataAreCtfPremultiplied")
+    phase_flipped = particles.flag("rlnCtfDataArePhaseFlipped")
+    if premultiplied and phase_flipped:
+        raise InputError(
+            f"{particles.path}: _rlnCtfDataAreCtfPremultiplied and _rlnCtfDataArePhaseFlipped are "
+            "both set, but images are corrected once. Set the one that is not true to 0."
+        )
+    return premultiplied, phase_flipped
+
+
+def _tilt_columns(particles: _Particles) -> TiltColumns:
+    label = next((label for label in GROUPS if label in particles.table), None)
+    angles = [particles.numbers(label) for label in ANGLES]
+    angle = next((angle for angle in angles if angle is not None), None)
+    return TiltColumns(
+        label,
+        () if label is None else particles.texts(label),
+        exposure=particles.numbers("rlnMicrographPreExposure"),
+        b_factor=particles.numbers("rlnCtfBfactor"),
+        angle=None if angle is None else np.deg2rad(angle),
+    )
+
+
+def _optics(
+    particles: _Particles, tilt: Float64[np.ndarray, " images"] | None
+) -> tuple[Optics | None, str]:
+    """Read the transfer functions; tilted specimens are thicker, so images of them are weaker."""
     labels = {
         "defocus_u": "rlnDefocusU",
         "defocus_v": "rlnDefocusV",
@@ -320,7 +342,7 @@ def _optics(particles: _Particles) -> tuple[Optics | None, str]:
     for name, label, default in (
         ("phase_shift", "rlnPhaseShift", 0.0),
         ("b_factor", "rlnCtfBfactor", 0.0),
-        ("scale", "rlnCtfScalefactor", 1.0),
+        ("scale", "rlnCtfScalefactor", 1.0 if tilt is None else np.cos(tilt)),
     ):
         given = particles.numbers(label)
         values[name] = np.full(len(particles), default) if given is None else given
@@ -367,6 +389,7 @@ def write_particles(path: Path, table: ImageTable) -> None:
         **{label: values[first] for label, values in per_group.items()},
         "rlnImageDimensionality": np.full(count, 2),
         "rlnCtfDataAreCtfPremultiplied": np.full(count, int(table.premultiplied)),
+        **({"rlnCtfDataArePhaseFlipped": np.ones(count, int)} if table.phase_flipped else {}),
     }
     write_star(
         path,
