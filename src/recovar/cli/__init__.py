@@ -27,8 +27,9 @@ class Chapter(Enum):
     """Headings of the list of commands, in their order."""
 
     START = Group("Start here", sort_key=0)
-    ANALYSIS = Group("Analysis", sort_key=1)
-    TRUTH = Group("Known truth", sort_key=2)
+    FILES = Group("Files", sort_key=1)
+    ANALYSIS = Group("Analysis", sort_key=2)
+    TRUTH = Group("Known truth", sort_key=3)
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,13 @@ class Command:
 
 
 COMMANDS: tuple[Command, ...] = (
+    Command(
+        "downsample",
+        "Make images or volumes smaller, with tables that stay true of them.",
+        "recovar.workflows.configs:DownsampleConfig",
+        "recovar.workflows.downsample:run_downsample",
+        chapter=Chapter.FILES,
+    ),
     Command(
         "pipeline",
         "Estimate mean, components and embedding of particle images.",

@@ -173,3 +173,94 @@ class ScoreConfig:
         """Refuse what can never work."""
         _refuse_below("--seed", self.seed, 0)
         _refuse_below("--zdim", self.zdim, 1)
+
+
+_FILES = {"group": "Files"}
+_PIXELS = {"group": "Pixels"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownsampleConfig:
+    """Everything that `recovar downsample` can be told."""
+
+    particles: Path = field(metadata={"positional": True})
+    """Images: a .star or .cs file, a stack (.mrcs, .mrc), or a .txt that lists stacks; or a volume
+    (.mrc) with --is-vol."""
+    box: int = field(metadata={"aliases": ("-D",)})
+    """Pixels along a side that are wanted, an even number."""
+    output: Path
+    """Stack to write (.mrcs), or volume (.mrc). A .star or .cs file beside it tells the same of its
+    images as the input did; its name may be given as well."""
+    is_vol: bool = False
+    """The input is a volume."""
+    chunk: int | None = None
+    """Write stacks of this many images, NAME.0.mrcs, NAME.1.mrcs …, and NAME.txt, which lists
+    them."""
+    ind: Path | None = None
+    """Images to write: indices from 0, or a mask (.pkl, .npy, .txt)."""
+    max_threads: int | None = None
+    """Threads that read and compute; one per core if not given."""
+
+    datadir: Path | None = field(default=None, metadata=_FILES)
+    """Directory that the names of image files are relative to."""
+    strip_prefix: str | None = field(default=None, metadata=_FILES)
+    """Leading part to take off the names of image files."""
+    passthrough: tuple[Path, ...] = field(default=(), metadata=_FILES)
+    """Further cryoSPARC tables of the same particles."""
+    relion31: bool = field(default=False, metadata=_FILES)
+    """Write the .star file as RELION has since 3.1, with a table of optics, where the input is
+    older."""
+
+    pixel_size: float | None = field(default=None, metadata={**_PIXELS, "aliases": ("--Apix",)})
+    """Å per pixel of the input, in place of what the files say."""
+    dtype: Literal["float32", "float16"] = field(default="float32", metadata=_PIXELS)
+    """Of the pixels that are written."""
+    crop: int | None = field(default=None, metadata=_PIXELS)
+    """Cut out the centred square, or cube, of this many pixels first."""
+    invert: bool = field(default=False, metadata=_PIXELS)
+    """Make dark what is bright."""
+    normalize: bool = field(default=False, metadata=_PIXELS)
+    """Give the background of every image, outside a circle of 3/4 of the box, mean 0 and standard
+    deviation 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work, before anything is read or written."""
+        for option, value in (("-D", self.box), ("--crop", self.crop)):
+            if value is not None and (value < 8 or value % 2):
+                raise InputError(
+                    f"Expected an even number of at least 8 pixels for {option}, got {value}."
+                )
+        if self.crop is not None and self.crop < self.box:
+            raise InputError(
+                f"--crop {self.crop} leaves fewer pixels than -D {self.box} wants. Images are only "
+                "made smaller: give a smaller -D."
+            )
+        _refuse_below("--chunk", self.chunk, 1)
+        _refuse_below("--max-threads", self.max_threads, 1)
+        if self.pixel_size is not None and not self.pixel_size > 0:
+            raise InputError(f"Expected --pixel-size above 0 Å, got {self.pixel_size:g}.")
+        self._refuse_contradictions()
+
+    def _refuse_contradictions(self) -> None:
+        table = self.particles.suffix
+        if self.is_vol:
+            allowed: list[str] = [".mrc"]
+            images_only = {
+                "--chunk": self.chunk, "--ind": self.ind, "--datadir": self.datadir,
+                "--strip-prefix": self.strip_prefix, "--passthrough": self.passthrough,
+                "--relion31": self.relion31, "--normalize": self.normalize,
+                "--max-threads": self.max_threads, "--dtype float16": self.dtype == "float16",
+            }  # fmt: skip
+            given = [option for option, value in images_only.items() if value]
+            if given:
+                raise InputError(f"{given[0]} is for images, not for a volume. Leave it out.")
+        else:
+            allowed = [".mrcs", *({table} & {".star", ".cs"}), *([".txt"] if self.chunk else [])]
+        if self.relion31 and table != ".star":
+            raise InputError(
+                f"--relion31 is for a .star file, not for {self.particles}. Leave it out."
+            )
+        if self.output.suffix not in allowed:
+            raise InputError(
+                f"Expected a name that ends in {' or '.join(allowed)} for -o, got {self.output}."
+            )
