@@ -49,6 +49,13 @@ class Command:
 
 COMMANDS: tuple[Command, ...] = (
     Command(
+        "info",
+        "Tell what is in files, and what about them looks wrong.",
+        "recovar.workflows.informing.config:InfoConfig",
+        "recovar.workflows.info:run_info",
+        chapter=Chapter.FILES,
+    ),
+    Command(
         "downsample",
         "Make images or volumes smaller, with tables that stay true of them.",
         "recovar.workflows.configs:DownsampleConfig",

@@ -118,6 +118,7 @@ def _describe(option: Field, config: type, hint: Any) -> Parameter:  # noqa: ANN
     metadata = option.metadata
     short = ["-o"] if option.name == "output" else []
     names = ["--" + option.name.replace("_", "-"), *short, *metadata.get("aliases", ())]
+    several = metadata.get("positional") and get_origin(hint) is tuple  # commas belong to names
     return Parameter(
         name=None if metadata.get("positional") else names,
         help=read_attribute_texts(config).get(option.name),
@@ -125,7 +126,7 @@ def _describe(option: Field, config: type, hint: Any) -> Parameter:  # noqa: ANN
         negative="" if config is CommonOptions else None,
         negative_iterable=(),
         show_default=_show_list if isinstance(option.default, tuple) else None,
-        converter=_make_converter(hint, metadata.get("keywords", ())),
+        converter=None if several else _make_converter(hint, metadata.get("keywords", ())),
     )
 
 
