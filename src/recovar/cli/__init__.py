@@ -69,6 +69,12 @@ COMMANDS: tuple[Command, ...] = (
         "recovar.workflows.pipeline:run_pipeline",
     ),
     Command(
+        "export",
+        "Take particles back out of a run, by where they lie or what they are.",
+        "recovar.workflows.exporting.config:ExportConfig",
+        "recovar.workflows.export:run_export",
+    ),
+    Command(
         "simulate",
         "Make images of molecules whose states are known.",
         "recovar.workflows.simulating.config:SimulateConfig",
