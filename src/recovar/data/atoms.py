@@ -15,8 +15,8 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from recovar.core.scattering import POINT, find_element
 from recovar.data import select_rows, written_whole
+from recovar.data.numpy_files import read_npz
 from recovar.errors import InputError
-from recovar.records import load_arrays
 
 SERVER = "https://files.rcsb.org/download"
 """Where structures are fetched from."""
@@ -297,7 +297,7 @@ def _one_conformation(
 
 
 def _read_arrays(path: Path, hydrogens: bool, waters: bool) -> Trajectory:
-    arrays = load_arrays(path)
+    arrays = read_npz(path)
     for name in ("xyz", "element"):
         if name not in arrays:
             raise InputError(

@@ -2,65 +2,20 @@
 
 import logging
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float, Float64, Int, Int64
 
 from recovar.core.ctf import Optics
-from recovar.data import written_whole
+from recovar.data import opened, written_whole
+from recovar.data.numpy_files import read_npy, read_npz
+from recovar.data.plain_pickles import UNREADABLE, load_plain
 from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-_NUMPY_GLOBALS = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    ("multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-    ("multiarray", "scalar"): np._core.multiarray.scalar,  # type: ignore[attr-defined]
-    ("numeric", "_frombuffer"): np._core.numeric._frombuffer,  # type: ignore[attr-defined]
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds arrays, numbers, texts, lists, tuples and dictionaries, and nothing else."""
-
-    def __init__(self, file: BinaryIO, path: Path) -> None:
-        super().__init__(file, encoding="latin1")
-        self._path = path
-
-    def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        """Admit what makes numpy arrays; refuse every other global by its name."""
-        short = module
-        for package in ("numpy.core.", "numpy._core."):
-            short = short.removeprefix(package)
-        if short == "numpy" or short != module:
-            found = _NUMPY_GLOBALS.get((short, name))
-            if found is not None:
-                return found
-        if (module, name) == ("_codecs", "encode"):
-            return _latin1_bytes
-        raise InputError(
-            f"{self._path} asks for {module}.{name}, which is not an array or a number, so it was "
-            "not read and nothing was executed. Give plain numpy arrays, as .pkl or .npz."
-        )
-
-    def persistent_load(self, pid: object) -> object:
-        """Refuse objects that are kept elsewhere."""
-        raise InputError(
-            f"{self._path} refers to objects outside it ({pid!r}), so it was not read."
-        )
-
-
-def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """Stand for `_codecs.encode`, which old pickles use for bytes."""
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"bytes in the encoding {encoding!r}")
-    return text.encode("latin1")
 
 
 def read_pickle(path: Path) -> object:
@@ -69,29 +24,16 @@ def read_pickle(path: Path) -> object:
     Raises:
         InputError: If the file is missing or broken, or holds anything else, which is named.
     """
-    if not path.is_file():
-        raise InputError(f"Expected a pickle at {path}, but there is no such file.")
-    try:
-        with path.open("rb") as file:
-            return _ArrayUnpickler(file, path).load()
-    except InputError:
-        raise
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        AttributeError,
-        ImportError,
-        IndexError,
-        KeyError,
-        TypeError,
-        ValueError,
-        MemoryError,
-        OverflowError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a pickle of numpy arrays that can be read: {error}. Write it again, "
-            "as .pkl or .npz."
-        ) from error
+    with opened(path, "a pickle") as file:
+        try:
+            return load_plain(file, path)
+        except InputError:
+            raise
+        except UNREADABLE as error:
+            raise InputError(
+                f"{path} is not a pickle of numpy arrays that can be read: {error}. Write it "
+                "again, as .pkl or .npz."
+            ) from error
 
 
 def write_pickle(path: Path, content: object) -> None:
@@ -106,22 +48,16 @@ def read_content(path: Path) -> object:
     Raises:
         InputError: If the file is missing or broken, or holds what is not plain data.
     """
-    if path.suffix not in (".npy", ".npz"):
-        return read_pickle(path)
-    if not path.is_file():
-        raise InputError(f"Expected arrays at {path}, but there is no such file.")
-    try:
-        content = np.load(path, allow_pickle=False)
-        return dict(content) if isinstance(content, Mapping) else content
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} is not a {path.suffix} file of plain arrays: {error}.") from error
+    if path.suffix == ".npz":
+        return read_npz(path)
+    return read_npy(path, "an array") if path.suffix == ".npy" else read_pickle(path)
 
 
 def _numeric(path: Path, value: object, what: str) -> np.ndarray:
     """Make an array of numbers or say that it is not one."""
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected {what}, found a ragged list.") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: expected {what}, found values of type {array.dtype}.")
@@ -287,10 +223,10 @@ def read_indices(path: Path, images: int | None = None) -> Int64[np.ndarray, " c
 
 
 def _read_text(path: Path) -> list[float]:
-    if not path.is_file():
-        raise InputError(f"Expected indices at {path}, but there is no such file.")
+    with opened(path, "indices") as file:
+        words = file.read().split()
     try:
-        return [float(word) for word in path.read_text().split()]
+        return [float(word) for word in words]
     except ValueError as error:
         raise InputError(
             f"{path}: expected indices separated by spaces or lines: {error}."
@@ -310,7 +246,8 @@ def checked_indices(
                 f"{len(indices)}."
             )
         return np.flatnonzero(indices).astype(np.int64)
-    whole = indices.astype(np.int64)
+    with np.errstate(invalid="ignore"):
+        whole = indices.astype(np.int64)
     if (whole != indices).any():
         raise InputError(
             f"{where}: expected whole numbers, found {indices[whole != indices][0]:g}."

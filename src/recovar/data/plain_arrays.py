@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from recovar.data import opened
 from recovar.data.legacy import read_pickle
+from recovar.data.numpy_files import read_npy, read_npz
 from recovar.errors import InputError
-from recovar.records import load_arrays
 
 SUFFIXES = (".npy", ".npz", ".pkl", ".txt")
 
@@ -31,8 +32,6 @@ def read_array(path: Path, names: Sequence[str] = ()) -> Shaped[np.ndarray, "...
         >>> read_array(path).tolist()
         [[1.0, 0.0], [0.0, 1.0]]
     """
-    if not path.is_file():
-        raise InputError(f"Expected an array at {path}, but there is no such file.")
     content = _read(path)
     if isinstance(content, Mapping):
         found = [name for name in names if name in content]
@@ -44,7 +43,7 @@ def read_array(path: Path, names: Sequence[str] = ()) -> Shaped[np.ndarray, "...
         content = content[found[0]] if found else next(iter(content.values()))
     try:
         array = np.asarray(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: expected an array, found a ragged list.") from error
     if array.dtype.kind not in "biuf":
         raise InputError(f"{path}: expected an array of numbers, found type {array.dtype}.")
@@ -52,17 +51,18 @@ def read_array(path: Path, names: Sequence[str] = ()) -> Shaped[np.ndarray, "...
 
 
 def _read(path: Path) -> object:
-    if path.suffix == ".npz":
-        return load_arrays(path)
-    if path.suffix == ".pkl":
-        return read_pickle(path)
-    if path.suffix not in SUFFIXES:
-        raise InputError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}.")
-    try:
-        if path.suffix == ".txt":
-            return np.array(
-                [[float(word) for word in line.split()] for line in path.read_text().splitlines()]
-            )
-        return np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise InputError(f"{path} does not hold an array of numbers: {error}.") from error
+    match path.suffix:
+        case ".npz":
+            return read_npz(path)
+        case ".npy":
+            return read_npy(path, "an array")
+        case ".pkl":
+            return read_pickle(path)
+        case ".txt":
+            with opened(path, "an array") as file:
+                lines = file.read().splitlines()
+            try:
+                return np.array([[float(word) for word in line.split()] for line in lines])
+            except ValueError as error:
+                raise InputError(f"{path} does not hold an array of numbers: {error}.") from error
+    raise InputError(f"{path}: expected a file ending in {', '.join(SUFFIXES)}.")

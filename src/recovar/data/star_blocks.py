@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import numpy as np
 from gemmi import cif
 
-from recovar.data import written_whole
+from recovar.data import opened, written_whole
 from recovar.errors import InputError
 
 StarColumn: TypeAlias = Sequence[str] | np.ndarray
@@ -22,7 +22,6 @@ _ROWS = 1 << 15
 _QUOTES = frozenset("\"';")
 _PART = 1 << 20
 """Bytes that are looked at together."""
-_POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,16 @@ class _Text:
     quoted: bool
     """Whether there are quotes, or lines that begin with a semicolon."""
     blank: bool
-    is_pointer: bool
-    """Whether it stands for a file in the large-file store of git."""
 
 
 def _look_at(path: Path) -> _Text:
-    plain, quoted, blank, is_pointer = True, False, True, False
-    with path.open("rb") as file:
-        for number, part in enumerate(iter(partial(file.read, _PART), b"")):
+    plain, quoted, blank = True, False, True
+    with opened(path, "a STAR file") as file:
+        for part in iter(partial(file.read, _PART), b""):
             plain = plain and part.isascii()
             quoted = quoted or any(mark in part for mark in (b'"', b"'", b";"))
             blank = blank and not part.strip()
-            is_pointer = is_pointer or (number == 0 and part.startswith(_POINTER))
-    return _Text(plain, quoted, blank, is_pointer)
+    return _Text(plain, quoted, blank)
 
 
 def read_star(path: Path) -> tuple[StarTable, ...]:
@@ -106,14 +102,7 @@ def read_star(path: Path) -> tuple[StarTable, ...]:
     Raises:
         InputError: If the file is missing, empty, a git-LFS pointer, or not STAR.
     """
-    if not path.is_file():
-        raise InputError(f"Expected a STAR file at {path}, but there is no such file.")
     text = _look_at(path)
-    if text.is_pointer:
-        raise InputError(
-            f"{path} is a git-LFS pointer, not a STAR file. Fetch the file itself with "
-            "`git lfs pull`."
-        )
     if text.blank:
         raise InputError(f"Expected a STAR file, but {path} is empty. Copy it again.")
     try:
