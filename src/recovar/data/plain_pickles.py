@@ -55,7 +55,7 @@ class _Array(np.ndarray):
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, kind, fortran, raw = state
         dtype, raw = _checked(raw, kind, shape)
-        super().__setstate__((1, shape, dtype, np.bool(fortran), raw))
+        super().__setstate__((1, shape, dtype, bool(fortran), raw))  # type: ignore[arg-type]
 
 
 def _checked(raw: Any, kind: object, shape: Any) -> tuple[np.dtype, Any]:  # noqa: ANN401
