@@ -257,5 +257,5 @@ def _axes(header: MrcHeader) -> Fact:
     return Fact("axes", text, list(header.axes))
 
 
-def _triple(values: Sequence[float]) -> str:
+def _triple(values: Sequence[float | int]) -> str:
     return ", ".join(number_of(value) for value in values)

@@ -62,7 +62,7 @@ def range_of(values: Num[np.ndarray, "..."], unit: str = "") -> str:
     return text + unit if unit == "°" else f"{text} {unit}".rstrip()
 
 
-def number_of(value: float | np.number) -> str:
+def number_of(value: float | int | np.number) -> str:
     """Write a number with what digits people want of it.
 
     Example:
@@ -144,6 +144,15 @@ def to_plain(report: FileReport) -> dict[str, Any]:
     return {
         "path": str(report.path),
         "kind": report.kind,
-        "facts": {fact.name: fact.value for fact in report.facts},
+        "facts": {fact.name: _finite(fact.value) for fact in report.facts},
         **{heading: list(sentences) for heading, sentences in _remarks(report)},
     }
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401
+    """Replace what JSON has no word for."""
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
