@@ -21,11 +21,11 @@ def write_images(directory, seed=0):
     return images
 
 
-@given(rows=st.lists(st.integers(0, 14), max_size=20), open_files=st.integers(1, 3))
-def test_images_come_in_the_order_asked_for(tmp_path_factory, rows, open_files):
+@given(rows=st.lists(st.integers(0, 14), max_size=20), headers=st.integers(1, 3))
+def test_images_come_in_the_order_asked_for(tmp_path_factory, rows, headers):
     directory = tmp_path_factory.mktemp("stack")
     images = write_images(directory)
-    reader = ImageReader(read_image_list(directory / "list.txt"), open_files)
+    reader = ImageReader(read_image_list(directory / "list.txt"), headers)
     rows = np.array(rows, np.int64)
     found = reader.read(rows)
     assert found.dtype == np.float32

@@ -44,6 +44,20 @@ def open_sections(header: MrcHeader) -> np.memmap:
     return np.memmap(header.path, header.dtype, "r", offset=header.offset, shape=shape)
 
 
+def read_sections(
+    file: BinaryIO, header: MrcHeader, first: int, count: int
+) -> Num[np.ndarray, "sections rows columns"]:
+    """Read sections of an open file, in the type that they have there."""
+    sections = np.empty((count, *header.shape[1:]), header.dtype)
+    file.seek(header.offset + first * sections[0].nbytes)
+    if file.readinto(sections.reshape(-1).view(np.uint8).data) < sections.nbytes:
+        raise InputError(
+            f"{header.path}: expected {header.sections_in_file} images, but the file ends before "
+            f"image {first + count}. Copy it again."
+        )
+    return sections
+
+
 def read_volume(path: Path) -> Volume:
     """Read a cubic volume of even size as float32, with z y x axes whatever the file's order.
 

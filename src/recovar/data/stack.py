@@ -7,20 +7,26 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Float32, Int
 
-from recovar.data.mrc import open_sections, read_header
+from recovar.data import opened
+from recovar.data.mrc import MrcHeader, read_header, read_sections
 from recovar.data.particles import Particles
 from recovar.errors import InputError
 
-_OPEN_FILES = 64
+_HEADERS = 1024
+"""Headers that are kept."""
 
 
 class ImageReader:
-    """Reads images of a table of particles; keeps a bounded number of files mapped."""
+    """Reads images of a table of particles; keeps a bounded number of headers.
 
-    def __init__(self, particles: Particles, open_files: int = _OPEN_FILES) -> None:
+    Files are read and not mapped into memory, where their pages would count as those of the
+    process, and where one that is cut short meanwhile would end it.
+    """
+
+    def __init__(self, particles: Particles, headers: int = _HEADERS) -> None:
         self._particles = particles
-        self._open_files = open_files
-        self._maps: OrderedDict[int, np.memmap] = OrderedDict()
+        self._most = headers
+        self._headers: OrderedDict[int, MrcHeader] = OrderedDict()
 
     def read(self, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k y x"]:
         """Read images in the order of `rows`, though from disk in the order of the files.
@@ -32,19 +38,18 @@ class ImageReader:
         stacks, places = particles.stack_index[rows], particles.slice_index[rows]
         images = np.empty((len(rows), particles.box, particles.box), np.float32)
         order = np.lexsort((places, stacks))
-        stacks, places = stacks[order], places[order]
-        breaks = np.flatnonzero((np.diff(stacks) != 0) | (np.diff(places) != 1)) + 1
-        for run in np.split(np.arange(len(rows)), breaks):
-            if run.size:
-                first, last = places[run[0]], places[run[-1]]
-                sections = self._sections(int(stacks[run[0]]), int(last))
-                images[order[run]] = sections[first : last + 1]
+        for part in np.split(order, np.flatnonzero(np.diff(stacks[order])) + 1):
+            if part.size:
+                header = self._header(int(stacks[part[0]]), int(places[part[-1]]))
+                with opened(header.path, "an MRC file") as file:
+                    for run in np.split(part, np.flatnonzero(np.diff(places[part]) != 1) + 1):
+                        images[run] = read_sections(file, header, int(places[run[0]]), len(run))
         self._refuse_infinite(rows, images)
         return images
 
-    def _sections(self, stack: int, last: int) -> np.memmap:
-        """Map a stack, which must hold the image `last`."""
-        if stack not in self._maps:
+    def _header(self, stack: int, last: int) -> MrcHeader:
+        """Read the header of a stack, which must hold the image `last`."""
+        if stack not in self._headers:
             header = read_header(self._particles.stacks[stack])
             box = self._particles.box
             if header.shape[1:] != (box, box):
@@ -52,17 +57,17 @@ class ImageReader:
                     f"{header.path}: expected images of {box} × {box} pixels like the others, "
                     f"found {header.shape[2]} × {header.shape[1]}. Select images of one size."
                 )
-            self._maps[stack] = open_sections(header)
-            if len(self._maps) > self._open_files:
-                self._maps.popitem(last=False)
-        self._maps.move_to_end(stack)
-        sections = self._maps[stack]
-        if last >= len(sections):
+            self._headers[stack] = header
+            if len(self._headers) > self._most:
+                self._headers.popitem(last=False)
+        self._headers.move_to_end(stack)
+        header = self._headers[stack]
+        if last >= header.sections_in_file:
             raise InputError(
                 f"{self._particles.stacks[stack]}: expected at least {last + 1} images, found "
-                f"{len(sections)}. Copy the stack again."
+                f"{header.sections_in_file}. Copy the stack again."
             )
-        return sections
+        return header
 
     def _refuse_infinite(self, rows: np.ndarray, images: np.ndarray) -> None:
         """A sum that is not finite is cheap to find; only then look at every pixel."""
