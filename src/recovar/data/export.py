@@ -98,7 +98,8 @@ def select_uids(path: Path, uids: Shaped[np.ndarray, " chosen"]) -> Shaped[np.nd
             f"{path}: expected the particle with uid {uids[wrong[0]]} once, found it {times}. "
             "Give tables of the same job."
         )
-    return rows[found.rows]
+    whole = np.ascontiguousarray(rows).view(f"V{rows.itemsize}")
+    return whole[found.rows].view(rows.dtype)
 
 
 def write_rows(path: Path, rows: Shaped[np.ndarray, " rows"]) -> None:

@@ -45,7 +45,8 @@ def write_latent_star(path: Path, particles: Particles, embedding: Embedding) ->
         particles: The images, with the half sets that were used.
         embedding: Of the same images.
     """
-    from_star = particles.sources[0].suffix == ".star"
+    lists = [path for path in particles.sources if path.suffix not in (".pkl", ".npz", ".npy")]
+    from_star = [path.suffix for path in lists] == [".star"]
     text = read_star_text(particles.sources[0]) if from_star else _converted(particles)
     rows = particles.source_row if from_star else np.arange(len(particles))
     edits: dict[str, list[str] | None] = {**without_latent_columns(text.particles.columns)}

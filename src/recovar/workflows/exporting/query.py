@@ -86,9 +86,10 @@ class _Query:
             case ast.BinOp(left=ast.Name(id=group), op=ast.Div(), right=ast.Name(id=field)):
                 return self.column(f"{group}/{field}")
             case ast.UnaryOp(op=ast.USub(), operand=operand):
-                return -self.values(operand)
+                return np.asarray(-self.values(operand))
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _OPERATIONS:
-                return _OPERATIONS[type(operator)](self.values(left), self.values(right))
+                both = self.values(left), self.values(right)
+                return np.asarray(_OPERATIONS[type(operator)](*both))
         raise self._refusal(node)
 
     def _refusal(self, node: ast.expr) -> InputError:
