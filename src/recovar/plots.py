@@ -10,6 +10,7 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
+from recovar.core.ctf import Optics, transfer_function
 from recovar.core.grid import Grid
 from recovar.regularization import resolution_at
 
@@ -35,13 +36,13 @@ def _make_axes(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _label_frequencies(axes: Axes, grid: Grid) -> None:
+def _label_frequencies(axes: Axes, voxel_size: float) -> None:
     """Mark frequencies by their resolution in Å."""
 
     def describe(frequency: float, _: object) -> str:
         return "∞" if frequency <= 0 else f"{1 / frequency:.3g}"
 
-    axes.set_xlim(0, 0.5 / grid.voxel_size)
+    axes.set_xlim(0, 0.5 / voxel_size)
     axes.xaxis.set_major_locator(MaxNLocator(7))
     axes.xaxis.set_major_formatter(FuncFormatter(describe))
     axes.set_xlabel("resolution (Å)")
@@ -70,7 +71,27 @@ def draw_fsc(
     axes.set_ylim(min(-0.05, *(float(curve.min()) for curve in curves.values())), 1.03)
     axes.set_ylabel("correlation of half-maps")
     axes.legend(frameon=False, fontsize=9)
-    _label_frequencies(axes, grid)
+    _label_frequencies(axes, grid.voxel_size)
+    return figure
+
+
+def draw_transfer_function(optics: Optics, pixel_size: float) -> Figure:
+    """Draw the transfer function of one image along both axes of its astigmatism."""
+    figure, axes = _make_axes()
+    frequency = np.linspace(0, 0.5 / pixel_size, 1000)
+    angle = float(np.asarray(optics.defocus_angle)[0])
+    for name, turn, defocus, colour in (
+        ("major", angle, optics.defocus_u, _COLOURS[0]),
+        ("minor", angle + np.pi / 2, optics.defocus_v, _COLOURS[1]),
+    ):
+        curve = transfer_function(optics, frequency * np.cos(turn), frequency * np.sin(turn))[0]
+        label = f"{name} axis: defocus {float(np.asarray(defocus)[0]):,.0f} Å"
+        axes.plot(frequency, curve, color=colour, linewidth=1, label=label)
+    axes.axhline(0, color=_MUTED, linewidth=1)
+    axes.set_ylim(-1.05, 1.05)
+    axes.set_ylabel("transfer function")
+    axes.legend(frameon=False, fontsize=9)
+    _label_frequencies(axes, pixel_size)
     return figure
 
 
@@ -88,7 +109,7 @@ def draw_noise(
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_ylabel("power (squared units of a pixel)")
     axes.legend(frameon=False, fontsize=9)
-    _label_frequencies(axes, grid)
+    _label_frequencies(axes, grid.voxel_size)
     return figure
 
 
