@@ -3,7 +3,8 @@
 import csv
 import pickle
 import re
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 
@@ -129,12 +130,24 @@ def make_run(place, original, identity, row, *, particles=None, table=None):
     return Made(place / "run", original, z, covariance, contrast, row)
 
 
-@pytest.fixture
-def made(tmp_path):
+@pytest.fixture(scope="module")
+def once(tmp_path_factory):
     """A run of most rows of a STAR file, in another order."""
-    original = write_star(tmp_path / "particles.star")
+    place = tmp_path_factory.mktemp("made")
+    original = write_star(place / "particles.star")
     row = np.random.default_rng(0).permutation(COUNT)[:30]
-    return make_run(tmp_path, original, np.array(names_of(original))[row], row)
+    names = np.array(names_of(original))[row]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        made = make_run(Path(), Path("particles.star"), names, row)
+    return replace(made, path=place / "run", original=original)
+
+
+@pytest.fixture
+def made(once, tmp_path):
+    """That run for one test, with the file that it was made from."""
+    shutil.copytree(once.path.parent, tmp_path, dirs_exist_ok=True)
+    return replace(once, path=tmp_path / "run", original=tmp_path / "particles.star")
 
 
 def image_table(count):
