@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recovar.data.cryosparc import write_cs
+from recovar.data.grids import CommonGrid, ImageKind, find_common_grid
 from recovar.data.legacy import write_ctf_pickle, write_pickle, write_poses_pickle
 from recovar.data.mrc import write_stack
 from recovar.data.particles import (
@@ -116,9 +117,9 @@ def test_missing_transfer_functions_are_said(dataset):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"box": np.array([8, 8, 8, 8, 8, 10])}, "expected images of one size, found 8, 10 pixels"),
-        ({"box": np.full(6, 16)}, "states images of 16 pixels, .* has 8"),
-        ({"pixel_size": np.array([1.5] * 5 + [1.6])}, r"expected one pixel size .* found 1.5, 1.6"),
+        ({"box": np.array([8, 8, 8, 8, 8, 10])}, "has images of 10 pixels and of others in"),
+        ({"box": np.full(6, 16)}, "has images of 16 × 16 pixels, .*a.mrcs has 8 × 8"),
+        ({"pixel_size": np.full(6, -1.0)}, "expected pixel sizes above 0 Å, found -1. Give the"),
         ({"slice_index": np.arange(6)}, "expected at least 5 images, as .* asks, found 3"),
         ({"shifts": np.full((6, 2), np.inf)}, "row 1 .*: expected a finite shift"),
     ],
@@ -129,16 +130,149 @@ def test_tables_that_do_not_fit_are_refused(dataset, make_table, changes, senten
         read_particles(dataset / "q.star")
 
 
-def test_odd_and_mixed_stacks_are_refused(tmp_path, make_table):
-    write_stacks(tmp_path, box=7)
-    write_particles(tmp_path / "p.star", make_table(box=7))
-    with pytest.raises(InputError, match="even number of pixels along a side, found 7"):
-        read_particles(tmp_path / "p.star")
+def test_stacks_of_a_size_that_is_not_stated_are_refused(tmp_path, make_table):
     write_stacks(tmp_path)
-    write_stack(tmp_path / "b.mrcs", np.zeros((3, 6, 6), np.float32), 1.5)
     write_particles(tmp_path / "p.star", make_table())
-    with pytest.raises(InputError, match=r"b.mrcs: expected images of 8 × 8 pixels"):
+    write_stack(tmp_path / "b.mrcs", np.zeros((3, 6, 6), np.float32), 1.5)
+    with pytest.raises(InputError, match=r"has images of 8 × 8 pixels, .*b.mrcs has 6 × 6"):
         read_particles(tmp_path / "p.star")
+    write_stack(tmp_path / "b.mrcs", np.zeros((3, 6, 8), np.float32), 1.5)
+    with pytest.raises(InputError, match=r"b.mrcs: expected square images, found 8 × 6 pixels"):
+        read_particles(tmp_path / "p.star")
+
+
+def test_images_of_one_kind_are_not_touched(dataset):
+    """Pixel sizes that differ by rounding are one."""
+    particles = read_particles(dataset / "p.star")
+    assert (particles.kinds, particles.kind) == ((), None)
+    grid = find_common_grid(np.full(4, 8), np.array([1.5, 1.5001, 1.4999, 1.5]))
+    assert grid == CommonGrid(ImageKind(8, 1.5))
+
+
+@pytest.fixture
+def two_files(dataset, make_table):
+    """The data set, and one of larger images with smaller pixels in a directory of its own."""
+    (dataset / "other").mkdir()
+    write_stacks(dataset / "other", box=10, pixel_size=1.2)
+    table = make_table(seed=1, box=10, pixel_size=np.full(6, 1.2))
+    write_particles(dataset / "other" / "q.star", table)
+    write_cs(dataset / "other" / "q.cs", table, np.arange(6, dtype=np.uint64))
+    return dataset
+
+
+@pytest.mark.parametrize("name", ["q.star", "q.cs"])
+def test_several_files_follow_one_another(two_files, name, caplog):
+    caplog.set_level("INFO")
+    paths = [two_files / "p.star", two_files / "other" / name]
+    both = read_particles(paths)
+    parts = [read_particles(path) for path in paths]
+    for field in ("rotations", "shifts", "half"):
+        wanted = np.concatenate([getattr(part, field) for part in parts])
+        np.testing.assert_array_equal(getattr(both, field), wanted)
+    assert both.sources == tuple(paths)
+    assert both.source.tolist() == [0] * 6 + [1] * 6
+    assert both.source_row.tolist() == list(range(12))
+    assert both.row_in_source.tolist() == [*range(6), *range(6)]
+    assert [str(text) for text in both.identity[[0, 6]]] == [
+        str(part.identity[0]) for part in parts
+    ]
+    assert len(both.stacks) == 4
+    assert (both.box, both.pixel_size) == (8, 1.5)
+    assert (
+        "6 of 10 px at 1.2 Å, 6 of 8 px at 1.5 Å. All are brought to 8 px at 1.5 Å" in caplog.text
+    )
+
+
+def test_a_selection_of_several_files_counts_their_images_together(two_files):
+    paths = [two_files / "p.star", two_files / "other" / "q.star"]
+    some, every = read_particles(paths, ind=np.array([7, 0, 11])), read_particles(paths)
+    same = every.select(np.array([7, 0, 11]))
+    for field in ("rotations", "source_row", "source", "row_in_source", "particle", "half"):
+        np.testing.assert_array_equal(getattr(some, field), getattr(same, field))
+    assert some.source.tolist() == [1, 0, 1]
+    assert some.row_in_source.tolist() == [1, 0, 5]
+    alone = read_particles(paths, ind=np.array([8, 9]))
+    assert (alone.kinds, alone.box, alone.pixel_size) == ((), 10, 1.2)
+
+
+def test_several_files_share_pickles(two_files, make_table):
+    table = make_table(12, seed=2)
+    write_poses_pickle(two_files / "poses.pkl", table.rotations, table.shifts / 16)
+    write_ctf_pickle(two_files / "ctf.pkl", table.optics, 16, 1.0)
+    both = read_particles(
+        [two_files / "p.star", two_files / "other" / "q.star"],
+        poses=two_files / "poses.pkl",
+        ctf=two_files / "ctf.pkl",
+    )
+    np.testing.assert_allclose(both.rotations, table.rotations)
+    np.testing.assert_allclose(both.shifts, table.shifts / 16 * 16 * 1.0)
+    assert [kind.pixel_size for kind in both.kinds] == pytest.approx([1.6, 2.0])
+
+
+def test_one_stack_that_two_files_name_is_one(dataset, make_table):
+    (dataset / "sub").mkdir()
+    write_particles(dataset / "sub" / "q.star", make_table(stacks=("../a.mrcs", "../b.mrcs")))
+    both = read_particles([dataset / "p.star", dataset / "sub" / "q.star"])
+    assert len({path.resolve() for path in both.stacks}) == 2
+    assert both.particle.tolist() == [*range(6), *range(6)]
+
+
+def test_files_that_do_not_go_together_are_refused(two_files, make_table):
+    first = two_files / "p.star"
+    write_particles(two_files / "m.star", make_table(premultiplied=True))
+    with pytest.raises(InputError, match=r"In .*m.star images are multiplied .* in .*p.star they"):
+        read_particles([first, two_files / "m.star"])
+    for name, sign in (("d.cs", -1), ("b.cs", 1)):
+        write_cs(two_files / name, make_table(sign=sign), np.arange(6, dtype=np.uint64))
+    with pytest.raises(InputError, match=r"d.cs \(-1\), .*b.cs \(\+1\)"):
+        read_particles([two_files / "d.cs", two_files / "b.cs"])
+    assert read_particles([two_files / "d.cs", first]).sign is None
+    with pytest.raises(InputError, match="is given 2 times"):
+        read_particles([first, first])
+    with pytest.raises(InputError, match="got none"):
+        read_particles([])
+    with pytest.raises(InputError, match="Passthrough files go with one"):
+        read_particles([first, two_files / "d.cs"], passthrough=[two_files / "x.cs"])
+
+
+def test_half_sets_of_several_files_are_used_if_all_have_them(two_files, make_table, caplog):
+    write_particles(two_files / "n.star", make_table(half=None))
+    assert read_particles([two_files / "p.star", two_files / "n.star"]).half is None
+    assert "n.star has no half sets" in caplog.text
+
+
+def test_an_image_that_is_listed_twice_stays_in_one_half_set(dataset, make_table):
+    again = np.array([0, 1, 2, 3, 4, 5, 0, 1])
+    table = make_table(8, stack_index=(again % 2).astype(np.int32), slice_index=again // 2)
+    write_particles(dataset / "q.star", replace(table, half=None))
+    particles = read_particles(dataset / "q.star")
+    assert particles.particle.tolist() == [0, 1, 2, 3, 4, 5, 0, 1]
+    halves = assign_halves(particles, 0)
+    assert halves[:2].tolist() == halves[6:].tolist()
+
+
+def test_tilts_are_told_by_their_particle_and_read_back(dataset, make_table):
+    dose = np.array([0.0, 3.0, 6.0] * 2)
+    table = make_table(particle=np.arange(6) // 3, dose=dose, half=None)
+    write_particles(dataset / "t.star", table)
+    tilts = read_particles(dataset / "t.star")
+    assert tilts.particle.tolist() == [0, 0, 0, 1, 1, 1]
+    np.testing.assert_array_equal(tilts.dose, dose)
+    halves = assign_halves(tilts, 0)
+    assert [len(set(halves[rows])) for rows in (slice(3), slice(3, 6))] == [1, 1]
+    write_particles(dataset / "u.star", table_of(tilts))
+    np.testing.assert_array_equal(read_particles(dataset / "u.star").particle, tilts.particle)
+    both = read_particles([dataset / "t.star", dataset / "u.star"])
+    assert both.particle.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+
+
+def test_images_of_several_kinds_are_written_as_their_files_hold_them(two_files):
+    both = read_particles([two_files / "p.star", two_files / "other" / "q.star"])
+    write_particles(two_files / "r.star", table_of(both))
+    again = read_particles(two_files / "r.star")
+    assert again.kinds == both.kinds
+    np.testing.assert_array_equal(again.kind, both.kind)
+    np.testing.assert_allclose(again.shifts, both.shifts)
 
 
 def test_selections_of_nothing_or_too_much_are_refused(dataset):

@@ -1,6 +1,7 @@
 """The table of images, particles and half sets, read from any of the formats."""
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from jaxtyping import Bool, Float64, Int, Int8, Int32, Int64, Shaped
 
 from recovar.core.ctf import Optics
 from recovar.data import ImageTable, select_rows
-from recovar.data.cryosparc import read_cs_table
+from recovar.data.grids import ImageKind, KindOfImages, describe_kinds, find_common_grid
 from recovar.data.legacy import (
     checked_indices,
     optics_from_ctf_rows,
@@ -18,15 +19,12 @@ from recovar.data.legacy import (
     read_indices,
     read_poses_pickle,
 )
-from recovar.data.locate import StackLocator, locate_stacks
-from recovar.data.mrc import MrcHeader, read_header
-from recovar.data.star import read_star_table
+from recovar.data.locate import StackLocator
+from recovar.data.stack_headers import check_headers, complete_boxes
+from recovar.data.tables import join_tables, locate_images, read_table, shown_particles
 from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
-
-_HEADERS_CHECKED = 256
-"""Stacks whose headers are compared before the start; the rest are checked when read."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +53,21 @@ class Particles:
     sources: tuple[Path, ...]
     """Files that the table was read from."""
     source_row: Int64[np.ndarray, " images"]
-    """Row of an image in the table of `sources[0]`, from 0."""
+    """Row of an image in the tables of `sources`, one after the other, from 0."""
+    source_sizes: tuple[int, ...] = ()
+    """Rows in each of the first of `sources`, which list images; empty if all are in one."""
+    dose: Float64[np.ndarray, " images"] | None = None
+    """Electrons per Å² that a particle received before the image of a tilt series."""
     premultiplied: bool = False
     """Whether images were multiplied by their transfer function."""
+    phase_flipped: bool = False
+    """Whether images were multiplied by the sign of their transfer function."""
     sign: int | None = None
     """Sign of the contrast where stated: −1 where particles are dark, 1 where bright."""
+    kinds: tuple[ImageKind, ...] = ()
+    """Boxes and pixel sizes in the files, where images are brought to one grid when read."""
+    kind: KindOfImages | None = None
+    """Which of `kinds` an image is of."""
 
     def __post_init__(self) -> None:
         count = len(self.stack_index)
@@ -72,6 +80,8 @@ class Particles:
             "half",
             "identity",
             "source_row",
+            "dose",
+            "kind",
         ):
             value = getattr(self, name)
             if value is not None and len(value) != count:
@@ -105,16 +115,41 @@ class Particles:
     def _refuse_rows(self, wrong: np.ndarray | np.bool, values: np.ndarray, wanted: str) -> None:
         bad = np.flatnonzero(wrong)
         if bad.size:
-            row = bad[0]
+            row = int(bad[0])
             raise InputError(
-                f"{self._source}, row {self.source_row[row] + 1} (image {self.identity[row]}): "
-                f"expected {wanted}, found {np.asarray(values[row]).tolist()}. Correct the row or "
-                f"leave it out; {bad.size} rows are so."
+                f"{self._source_of(row)}, row {self.row_in_source[row] + 1} (image "
+                f"{self.identity[row]}): expected {wanted}, found "
+                f"{np.asarray(values[row]).tolist()}. Correct the row or leave it out; {bad.size} "
+                "rows are so."
             )
 
     @property
     def _source(self) -> str:
         return str(self.sources[0]) if self.sources else "the table"
+
+    def _source_of(self, row: int) -> str:
+        return str(self.sources[self.source[row]]) if self.sources else "the table"
+
+    @property
+    def source(self) -> Int64[np.ndarray, " images"]:
+        """Which of `sources` an image is listed in."""
+        return np.searchsorted(np.cumsum(self.source_sizes[:-1]), self.source_row, side="right")
+
+    @property
+    def row_in_source(self) -> Int64[np.ndarray, " images"]:
+        """Row of an image in the table of its own source, from 0."""
+        starts = np.cumsum([0, *self.source_sizes[:-1]])
+        return self.source_row - starts[self.source]
+
+    @property
+    def target(self) -> ImageKind:
+        """Box and pixel size of the images as they are read."""
+        return ImageKind(self.box, self.pixel_size)
+
+    @property
+    def kinds_in_files(self) -> tuple[ImageKind, ...]:
+        """Boxes and pixel sizes of images as files hold them; the first where there is one."""
+        return self.kinds or (self.target,)
 
     def __len__(self) -> int:
         """Count the images."""
@@ -139,7 +174,7 @@ def _are_rotations(rotations: Float64[np.ndarray, "images 3 3"]) -> np.ndarray:
 
 
 def read_particles(
-    path: Path,
+    paths: Path | Sequence[Path],
     *,
     poses: Path | None = None,
     ctf: Path | None = None,
@@ -152,8 +187,9 @@ def read_particles(
     """Read particles with their poses and transfer functions, which must be there.
 
     Args:
-        path: A .star, .cs or .csg file, a stack (.mrcs, .mrc), or a .txt with one stack per line.
-        poses: Pickle or npz of poses that takes the place of those in `path`.
+        paths: A .star or .cs file, a stack (.mrcs, .mrc), or a .txt with one stack per line; or
+            several of them, whose images follow one another.
+        poses: Pickle or npz of poses that takes the place of those in `paths`.
         ctf: The same for transfer functions; its pixel size is scaled to the box of the images.
         datadir: Directory that the names of image files are relative to.
         strip_prefix: Leading part to take off these names.
@@ -164,26 +200,27 @@ def read_particles(
     Raises:
         InputError: If something is missing or contradicts itself.
     """
-    places = StackLocator(path, datadir, strip_prefix)
-    loaded = _load(places, passthrough, ind, pixel_size)
+    locators = _locators(paths, datadir, strip_prefix)
+    loaded = _load(locators, passthrough, ind, pixel_size)
     if ctf is not None:
         loaded = loaded.with_ctf_pickle(ctf, keep_pixel_size=pixel_size is not None)
     if poses is not None:
         loaded = loaded.with_poses_pickle(poses)
     if loaded.table.rotations is None:
         raise InputError(
-            f"{path} has no poses: {loaded.table.no_poses}. Give them with --poses, or a file "
-            "from a finished refinement."
+            f"{loaded.name} has no poses: {loaded.table.no_poses}. Give them with --poses, or a "
+            "file from a finished refinement."
         )
     if loaded.table.optics is None:
         raise InputError(
-            f"{path} has no transfer functions: {loaded.table.no_optics}. Give them with --ctf."
+            f"{loaded.name} has no transfer functions: {loaded.table.no_optics}. Give them with "
+            "--ctf."
         )
     return loaded.particles()
 
 
 def read_image_list(
-    path: Path,
+    paths: Path | Sequence[Path],
     *,
     datadir: Path | None = None,
     strip_prefix: str | None = None,
@@ -192,41 +229,59 @@ def read_image_list(
     pixel_size: float | None = None,
 ) -> Particles:
     """Read particles as `read_particles` does, but poses and transfer functions may be None."""
-    places = StackLocator(path, datadir, strip_prefix)
-    return _load(places, passthrough, ind, pixel_size).particles()
+    locators = _locators(paths, datadir, strip_prefix)
+    return _load(locators, passthrough, ind, pixel_size).particles()
+
+
+def _locators(
+    paths: Path | Sequence[Path], datadir: Path | None, strip_prefix: str | None
+) -> tuple[StackLocator, ...]:
+    listed = (paths,) if isinstance(paths, Path) else tuple(paths)
+    if not listed:
+        raise InputError("Expected one or several files of particles, got none.")
+    for path, count in Counter(path.absolute() for path in listed).items():
+        if count > 1:
+            raise InputError(f"{path} is given {count} times. Give every file once.")
+    return tuple(StackLocator(path, datadir, strip_prefix) for path in listed)
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A selected table, its stacks and box, before poses and optics are replaced."""
+    """A selected table and its stacks, before poses and optics are replaced."""
 
     table: ImageTable
     stacks: tuple[Path, ...]
-    box: int
-    rows: np.ndarray
-    count: int
-    """Images in the file, before the selection."""
+    box: Int64[np.ndarray, " images"]
+    """As files hold the images."""
+    rows: Int64[np.ndarray, " images"]
+    """In all files, before the selection."""
+    sizes: tuple[int, ...]
+    """Images in each file, before the selection."""
     sources: tuple[Path, ...]
 
     @property
-    def pixel_size(self) -> float:
-        """The pixel size that all images share within 1 %."""
+    def name(self) -> str:
+        """The files that list the images."""
+        return ", ".join(str(path) for path in self.sources[: len(self.sizes)])
+
+    @property
+    def pixel_size(self) -> Float64[np.ndarray, " images"]:
+        """Pixel size of every image as files hold it."""
         values = self.table.pixel_size
-        path = self.table.source
         if values is None:
-            raise InputError(f"{path} states no pixel size. Give it with --pixel-size (Å).")
-        if not (values > 0).all() or values.max() > 1.01 * values.min():
-            found = ", ".join(f"{value:g}" for value in np.unique(values)[:5])
+            raise InputError(f"{self.name} states no pixel size. Give it with --pixel-size (Å).")
+        wrong = values[~(np.isfinite(values) & (values > 0))]
+        if wrong.size:
             raise InputError(
-                f"{path}: expected one pixel size above 0 for all images, found {found} Å. "
-                "Select one optics group with --ind, or scale the images to one pixel size."
+                f"{self.name}: expected pixel sizes above 0 Å, found {wrong[0]:g}. Give the right "
+                "one with --pixel-size (Å)."
             )
-        return float(np.median(values))
+        return values
 
     def with_ctf_pickle(self, path: Path, *, keep_pixel_size: bool) -> "_Loaded":
-        """Take optics from a pickle, and the pixel size scaled from its box to this one."""
-        logger.info("%s: transfer functions are taken from %s.", self.table.source, path)
-        values = read_ctf_pickle(path, self.count)[self.rows]
+        """Take optics from a pickle, and the pixel size scaled from its box to these."""
+        logger.info("%s: transfer functions are taken from %s.", self.name, path)
+        values = read_ctf_pickle(path, sum(self.sizes))[self.rows]
         pixel_size = values[:, 0] * values[:, 1] / self.box
         before = self.table.pixel_size
         if keep_pixel_size and before is not None:
@@ -234,27 +289,39 @@ class _Loaded:
         elif before is not None and abs(pixel_size[0] - before[0]) > 0.01 * before[0]:
             logger.warning(
                 "%s states %g Å per pixel, %s states %g Å, scaled to %d pixels; this is used.",
-                self.table.source,
+                self.name,
                 before[0],
                 path,
                 pixel_size[0],
-                self.box,
+                self.box[0],
             )
         table = replace(self.table, optics=optics_from_ctf_rows(values), pixel_size=pixel_size)
         return replace(self, table=table, sources=(*self.sources, path))
 
     def with_poses_pickle(self, path: Path) -> "_Loaded":
         """Take rotations and shifts from a pickle."""
-        logger.info("%s: poses are taken from %s.", self.table.source, path)
-        read = read_poses_pickle(path, self.count)
-        shifts = read.shift_fractions[self.rows] * self.box * self.pixel_size
+        logger.info("%s: poses are taken from %s.", self.name, path)
+        read = read_poses_pickle(path, sum(self.sizes))
+        shifts = read.shift_fractions[self.rows] * (self.box * self.pixel_size)[:, None]
         table = replace(self.table, rotations=read.rotations[self.rows], shifts=shifts)
         return replace(self, table=table, sources=(*self.sources, path))
 
+    def _listed_in(self, row: int) -> Path:
+        ends = np.cumsum(self.sizes)
+        return self.sources[int(np.searchsorted(ends, self.rows[row], side="right"))]
+
     def particles(self) -> Particles:
         """Check the files and build the table."""
-        pixel_size = self.pixel_size
-        _check_headers(self, pixel_size)
+        grid = find_common_grid(self.box, self.pixel_size)
+        check_headers(self.table, self.stacks, self.box, self._listed_in)
+        if grid.kinds:
+            logger.info(
+                "Images of %d kinds: %s. All are brought to %d px at %g Å.",
+                len(grid.kinds),
+                describe_kinds(grid),
+                grid.target.box,
+                grid.target.pixel_size,
+            )
         table = self.table
         return Particles(
             stacks=self.stacks,
@@ -263,156 +330,57 @@ class _Loaded:
             rotations=table.rotations,
             shifts=table.shifts,
             optics=table.optics,
-            box=self.box,
-            pixel_size=pixel_size,
-            particle=self.rows,
+            box=grid.target.box,
+            pixel_size=grid.target.pixel_size,
+            particle=shown_particles(table, self.rows),
             half=table.half,
             identity=table.identity,
             sources=self.sources,
             source_row=self.rows,
+            source_sizes=self.sizes,
+            dose=table.dose,
             premultiplied=table.premultiplied,
+            phase_flipped=table.phase_flipped,
             sign=table.sign,
+            kinds=grid.kinds,
+            kind=grid.kind,
         )
 
 
 def _load(
-    places: StackLocator,
+    locators: Sequence[StackLocator],
     passthrough: Sequence[Path],
     ind: Path | np.ndarray | None,
     pixel_size: float | None,
 ) -> _Loaded:
-    path = places.source
-    table = _read_table(places, passthrough, pixel_size)
+    if passthrough and len(locators) > 1:
+        raise InputError(
+            "Passthrough files go with one .cs file, got several files of particles. Files named "
+            "*passthrough*particles*.cs beside a .cs file are found without being named."
+        )
+    tables = [read_table(places, passthrough, pixel_size) for places in locators]
+    sizes = tuple(len(table) for table in tables)
+    table = join_tables(tables)
+    rows = _chosen_rows(ind, table)
+    chosen, stacks = locate_images(table, rows, [len(each.stacks) for each in tables], locators)
+    source = np.searchsorted(np.cumsum(sizes[:-1]), rows, side="right")
+    box = complete_boxes(chosen, stacks, source)
+    sources = (*(places.source for places in locators), *passthrough)
+    return _Loaded(chosen, stacks, box, rows, sizes, sources)
+
+
+def _chosen_rows(ind: Path | np.ndarray | None, table: ImageTable) -> Int64[np.ndarray, " images"]:
     if ind is None:
-        rows = np.arange(len(table), dtype=np.int64)
-    elif isinstance(ind, Path):
+        return np.arange(len(table), dtype=np.int64)
+    if isinstance(ind, Path):
         rows = read_indices(ind, len(table))
     else:
         rows = checked_indices(ind, len(table), "ind")
     if not rows.size:
-        raise InputError(f"No images of {path} are selected. Select at least one with --ind.")
-    chosen = table.select(rows)
-    stacks = locate_stacks(chosen.stacks, places)
-    box = _common_box(chosen, stacks[0])
-    return _Loaded(chosen, stacks, box, rows, len(table), (path, *passthrough))
-
-
-def _read_table(
-    places: StackLocator, passthrough: Sequence[Path], pixel_size: float | None
-) -> ImageTable:
-    path = places.source
-    if passthrough and path.suffix not in (".cs", ".csg"):
-        raise InputError(f"Passthrough files go with a .cs file, not with {path}. Leave them out.")
-    match path.suffix:
-        case ".star":
-            given = {} if pixel_size is None else {"rlnImagePixelSize": pixel_size}
-            return read_star_table(path, given)
-        case ".cs" | ".csg":
-            return read_cs_table(path, passthrough, pixel_size)
-        case ".mrc" | ".mrcs":
-            return _stacks_table(path, [str(path)], [read_header(path)], pixel_size)
-        case ".txt":
-            names = _listed_stacks(path)
-            headers = [read_header(found) for found in locate_stacks(names, places)]
-            return _stacks_table(path, names, headers, pixel_size)
-    raise InputError(
-        f"Expected particles in a .star, .cs, .csg, .mrcs, .mrc or .txt file, got {path}. Convert "
-        "it."
-    )
-
-
-def _listed_stacks(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"Expected a list of stacks at {path}, but there is no such file.")
-    lines = [line.strip() for line in path.read_text().splitlines()]
-    names = [line for line in lines if line and not line.startswith("#")]
-    if not names:
-        raise InputError(f"{path}: expected one stack per line, found none. Add some.")
-    return names
-
-
-def _stacks_table(
-    path: Path, names: Sequence[str], headers: Sequence[MrcHeader], pixel_size: float | None
-) -> ImageTable:
-    """List every image of stacks, one stack after the other."""
-    counts = [header.sections_in_file for header in headers]
-    stack_index = np.repeat(np.arange(len(names), dtype=np.int32), counts)
-    slice_index = np.concatenate([np.arange(count, dtype=np.int64) for count in counts])
-    for header in headers:
-        if header.truncated:
-            logger.warning(
-                "%s holds %d of the %d images that its header promises; those are used.",
-                header.path,
-                header.sections_in_file,
-                header.shape[0],
-            )
-    sizes = [pixel_size or header.voxel_size for header in headers]
-    known = [size for size in sizes if size is not None]
-    pairs = zip(stack_index.tolist(), slice_index.tolist(), strict=True)
-    return ImageTable(
-        source=path,
-        stacks=tuple(names),
-        stack_index=stack_index,
-        slice_index=slice_index,
-        identity=np.array([f"{place + 1:06d}@{names[stack]}" for stack, place in pairs], np.str_),
-        box=np.repeat([header.shape[2] for header in headers], counts).astype(np.int64),
-        pixel_size=np.repeat(known, counts) if len(known) == len(sizes) else None,
-        no_poses="a stack holds images only",
-        no_optics="a stack holds images only",
-    )
-
-
-def _common_box(table: ImageTable, first: Path) -> int:
-    """Find the box that all images share, which must be even and that of the first stack."""
-    _, rows, columns = read_header(first).shape
-    if rows != columns:
         raise InputError(
-            f"{first}: expected square images, found {columns} × {rows} pixels. Crop or pad them."
+            f"No images of {table.source} are selected. Select at least one with --ind."
         )
-    stated = np.array([columns]) if table.box is None else np.unique(table.box)
-    if len(stated) > 1:
-        raise InputError(
-            f"{table.source}: expected images of one size, found {', '.join(map(str, stated))} "
-            "pixels. Select one of them with --ind, or scale the images to one size."
-        )
-    if stated[0] != columns:
-        raise InputError(
-            f"{table.source} states images of {stated[0]} pixels, {first} has {columns}. Give the "
-            "particles file that was written with these images."
-        )
-    return columns
-
-
-def _check_headers(loaded: _Loaded, pixel_size: float) -> None:
-    """Compare stacks with the table: their box, their number of images, their pixel size."""
-    table = loaded.table
-    wanted = np.zeros(len(loaded.stacks), np.int64)
-    np.maximum.at(wanted, table.stack_index, table.slice_index + 1)
-    step = -(-len(wanted) // _HEADERS_CHECKED)
-    warned = False
-    for stack in range(0, len(wanted), step):
-        header = read_header(loaded.stacks[stack])
-        if header.shape[1:] != (loaded.box, loaded.box):
-            raise InputError(
-                f"{header.path}: expected images of {loaded.box} × {loaded.box} pixels like those "
-                f"of {loaded.stacks[0]}, found {header.shape[2]} × {header.shape[1]}. Select "
-                "images of one size."
-            )
-        if wanted[stack] > header.sections_in_file:
-            raise InputError(
-                f"{header.path}: expected at least {wanted[stack]} images, as {table.source} "
-                f"asks, found {header.sections_in_file}. Copy the stack again."
-            )
-        size = header.voxel_size
-        if not warned and size is not None and abs(size - pixel_size) > 0.01 * pixel_size:
-            warned = True
-            logger.warning(
-                "%s states %g Å per pixel, %s states %g Å; the latter is used.",
-                header.path,
-                size,
-                table.source,
-                pixel_size,
-            )
+    return rows
 
 
 def assign_halves(particles: Particles, seed: int) -> Int8[np.ndarray, " images"]:
@@ -436,20 +404,30 @@ def assign_halves(particles: Particles, seed: int) -> Int8[np.ndarray, " images"
 
 
 def table_of(particles: Particles, names: Sequence[str] | None = None) -> ImageTable:
-    """Make the table that writers take; `names` replaces the paths of the stacks."""
-    count = len(particles)
+    """Make the table that writers take, of images as files hold them.
+
+    Args:
+        particles: What is written.
+        names: In place of the paths of the stacks.
+    """
+    own = particles.kinds_in_files
+    kind = np.zeros(len(particles), np.int16) if particles.kind is None else particles.kind
+    alone = np.array_equal(particles.particle, particles.source_row)
     return ImageTable(
         source=particles.sources[0] if particles.sources else Path(),
         stacks=tuple(str(path) for path in particles.stacks) if names is None else tuple(names),
         stack_index=particles.stack_index,
         slice_index=particles.slice_index,
         identity=particles.identity,
-        box=np.full(count, particles.box, np.int64),
-        pixel_size=np.full(count, particles.pixel_size),
+        box=np.array([each.box for each in own])[kind],
+        pixel_size=np.array([each.pixel_size for each in own])[kind],
         rotations=particles.rotations,
         shifts=particles.shifts,
         optics=particles.optics,
         half=particles.half,
+        particle=None if alone else particles.particle,
+        dose=particles.dose,
         premultiplied=particles.premultiplied,
+        phase_flipped=particles.phase_flipped,
         sign=particles.sign,
     )

@@ -1,4 +1,4 @@
-"""Images from disk, in any order, and ahead of their use."""
+"""Images from disk, in any order, on one grid, and ahead of their use."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from recovar.data import opened
+from recovar.data.grids import bring_to_grid
 from recovar.data.mrc import MrcHeader, read_header, read_sections
 from recovar.data.particles import Particles
 from recovar.errors import InputError
@@ -31,27 +32,32 @@ class ImageReader:
     def read(self, rows: Int[np.ndarray, " k"]) -> Float32[np.ndarray, "k y x"]:
         """Read images in the order of `rows`, though from disk in the order of the files.
 
+        Images of several kinds are brought to the grid of the particles.
+
         Raises:
             InputError: If a file is missing or short, or an image has NaN or infinity.
         """
         particles = self._particles
         stacks, places = particles.stack_index[rows], particles.slice_index[rows]
         images = np.empty((len(rows), particles.box, particles.box), np.float32)
-        order = np.lexsort((places, stacks))
-        for part in np.split(order, np.flatnonzero(np.diff(stacks[order])) + 1):
+        kinds = np.zeros(len(rows), np.int16) if particles.kind is None else particles.kind[rows]
+        order = np.lexsort((places, kinds, stacks))
+        starts = (np.diff(stacks[order]) != 0) | (np.diff(kinds[order]) != 0)
+        for part in np.split(order, np.flatnonzero(starts) + 1):
             if part.size:
-                header = self._header(int(stacks[part[0]]), int(places[part[-1]]))
+                kind = particles.kinds_in_files[kinds[part[0]]]
+                header = self._header(int(stacks[part[0]]), int(places[part[-1]]), kind.box)
                 with opened(header.path, "an MRC file") as file:
                     for run in np.split(part, np.flatnonzero(np.diff(places[part]) != 1) + 1):
-                        images[run] = read_sections(file, header, int(places[run[0]]), len(run))
+                        read = read_sections(file, header, int(places[run[0]]), len(run))
+                        images[run] = bring_to_grid(read, kind, particles.target)
         self._refuse_infinite(rows, images)
         return images
 
-    def _header(self, stack: int, last: int) -> MrcHeader:
-        """Read the header of a stack, which must hold the image `last`."""
+    def _header(self, stack: int, last: int, box: int) -> MrcHeader:
+        """Read the header of a stack, which must have this box and hold the image `last`."""
         if stack not in self._headers:
             header = read_header(self._particles.stacks[stack])
-            box = self._particles.box
             if header.shape[1:] != (box, box):
                 raise InputError(
                     f"{header.path}: expected images of {box} × {box} pixels like the others, "
