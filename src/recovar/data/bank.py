@@ -84,7 +84,8 @@ class ImageBank:
     @property
     def block_size(self) -> int:
         """Images per block."""
-        read = 4 * self.particles.box**2 if self.grid.size < self.particles.box else 0
+        widest = max(kind.box for kind in self.particles.kinds_in_files)
+        read = 4 * widest**2 if self.grid.size < widest else 0
         largest = max(self.bytes_per_image, read)
         return int(np.clip(self.block_bytes // largest, 1, 4096))
 
@@ -115,6 +116,8 @@ class ImageBank:
         step = np.float32(1 / (size * self.grid.voxel_size))
         optics = optics[rows]
         transfer = transfer_function(optics, disc.x * step, disc.y * step)
+        if self.particles.phase_flipped:
+            transfer = np.abs(transfer)
         if self.particles.premultiplied:
             factor = _flattening(transfer, np.asarray(optics.scale)[:, None])
             values, transfer = factor * values, factor * transfer**2

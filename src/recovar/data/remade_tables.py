@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from recovar.data import written_whole
-from recovar.data.cryosparc import read_joined_cs
+from recovar.data.cryosparc_tables import read_joined_cs
 from recovar.data.star_blocks import StarColumn, StarTable, read_star, write_star
 
 _IN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginXPrior", "rlnOriginYPrior")
@@ -28,10 +28,10 @@ class RemadeImages:
     """Images in each file but the last."""
     box: int
     """Pixels along a side."""
-    scale: float
-    """New pixel size over the old one."""
-    pixel_size: float | None = None
-    """Old pixel size in Å where it is not as the table says."""
+    pixel_size: float
+    """Å."""
+    old_pixel_size: Float[np.ndarray, " images"]
+    """Å, of the images in whose place they are."""
     inverted: bool = False
 
     @property
@@ -69,19 +69,19 @@ def remake_star(path: Path, source: Path, images: RemadeImages, *, with_optics: 
     particles["rlnImageName"] = images.image_names()
     for label in _IN_PIXELS:
         if label in particles:
-            particles[label] = _texts(_numbers(particles[label]) / images.scale)
+            pixels = _numbers(particles[label]) * images.old_pixel_size / images.pixel_size
+            particles[label] = _texts(pixels)
     found = next((i for i, table in enumerate(tables) if table.name == "optics"), None)
     known = [_resize(particles, images)]
     if found is not None:
         optics = _select(tables[found], _used_groups(tables[found], particles))
         known.append(_resize(optics, images))
         tables[found] = StarTable("optics", optics, tables[found].loop)
-    if not any(known) and images.pixel_size is not None:
-        size = _texts(np.full(len(images.rows), images.pixel_size * images.scale))
-        particles["rlnImagePixelSize"] = size
+    if not any(known):
+        particles["rlnImagePixelSize"] = _repeated(images.pixel_size, len(images.rows))
     tables[place] = StarTable(tables[place].name, particles)
     if found is None and with_optics:
-        tables[place : place + 1] = _with_optics(particles, images.box)
+        tables[place : place + 1] = _with_optics(particles, images)
     write_star(path, tables)
 
 
@@ -101,20 +101,18 @@ def _texts(values: Float[np.ndarray, " rows"]) -> list[str]:
     return [f"{value:.9g}" for value in values.tolist()]
 
 
+def _repeated(value: float | int, count: int) -> list[str]:
+    return [f"{value:.9g}"] * count
+
+
 def _resize(columns: dict[str, StarColumn], images: RemadeImages) -> bool:
     """Set the sizes of images and pixels where a table has them; tell whether pixels have one."""
-    given = images.pixel_size
-    if "rlnImageSize" in columns:
-        columns["rlnImageSize"] = [str(images.box)] * len(columns["rlnImageSize"])
-    if "rlnImagePixelSize" in columns:
-        old = _numbers(columns["rlnImagePixelSize"])
-        old = old if given is None else np.full(len(old), given)
-        columns["rlnImagePixelSize"] = _texts(old * images.scale)
+    for label, value in (("rlnImageSize", images.box), ("rlnImagePixelSize", images.pixel_size)):
+        if label in columns:
+            columns[label] = _repeated(value, len(columns[label]))
     legacy = _DETECTOR in columns and _MAGNIFICATION in columns
     if legacy:
-        old = _numbers(columns[_DETECTOR])
-        old = old if given is None else given * _numbers(columns[_MAGNIFICATION]) / 1e4
-        columns[_DETECTOR] = _texts(old * images.scale)
+        columns[_DETECTOR] = _texts(images.pixel_size * _numbers(columns[_MAGNIFICATION]) / 1e4)
     return legacy or "rlnImagePixelSize" in columns
 
 
@@ -127,18 +125,16 @@ def _used_groups(
     return np.flatnonzero(np.isin(_numbers(optics.columns["rlnOpticsGroup"]), groups))
 
 
-def _with_optics(columns: dict[str, StarColumn], box: int) -> list[StarTable]:
+def _with_optics(columns: dict[str, StarColumn], images: RemadeImages) -> list[StarTable]:
     """Move what belongs to a microscope into a table of its own, and turn shifts into Å."""
-    size = columns.pop("rlnImagePixelSize", None)
-    detector, magnification = columns.pop(_DETECTOR, None), columns.pop(_MAGNIFICATION, None)
-    if size is None and detector is not None and magnification is not None:
-        size = _texts(1e4 * _numbers(detector) / _numbers(magnification))
-    size = size or []
+    for label in ("rlnImageSize", "rlnImagePixelSize", _DETECTOR, _MAGNIFICATION):
+        columns.pop(label, None)
     for label in _IN_PIXELS:
         if label in columns:
-            columns[_in_angstrom(label)] = _texts(_numbers(columns.pop(label)) * _numbers(size))
+            shifts = _numbers(columns.pop(label)) * images.pixel_size
+            columns[_in_angstrom(label)] = _texts(shifts)
     shared = {label: columns.pop(label) for label in _OF_MICROSCOPE if label in columns}
-    shared["rlnImagePixelSize"] = size
+    shared["rlnImagePixelSize"] = _repeated(images.pixel_size, len(images.rows))
     distinct = list(dict.fromkeys(zip(*shared.values(), strict=True)))
     number = {values: i for i, values in enumerate(distinct, 1)}
     columns["rlnOpticsGroup"] = [str(number[row]) for row in zip(*shared.values(), strict=True)]
@@ -147,10 +143,9 @@ def _with_optics(columns: dict[str, StarColumn], box: int) -> list[StarTable]:
         "rlnOpticsGroup": np.arange(1, count + 1),
         "rlnOpticsGroupName": [f"opticsGroup{i}" for i in range(1, count + 1)],
         **dict(zip(shared, map(list, zip(*distinct, strict=True)), strict=True)),
-        "rlnImageSize": np.full(count, box),
+        "rlnImageSize": np.full(count, images.box),
         "rlnImageDimensionality": np.full(count, 2),
     }
-    columns.pop("rlnImageSize", None)
     return [StarTable("optics", optics), StarTable("particles", columns)]
 
 
@@ -176,20 +171,17 @@ def remake_cs(path: Path, source: Path, passthrough: Sequence[Path], images: Rem
         chosen = table[images.rows]
         columns = columns | {n: chosen[n] for n in chosen.dtype.names or () if n not in columns}
     count = len(images.rows)
-    old = columns.get("blob/psize_A", np.zeros(count, "<f4")).astype(np.float64)
-    if images.pixel_size is not None:
-        old = np.full(count, images.pixel_size)
     for name in [name for name in columns if name.startswith("alignments")]:
         if name.endswith("/shift"):
             size = name.removesuffix("shift") + "psize_A"
             known = columns.get(size)
             if known is None or not (known > 0).all():
-                columns[size] = old.astype("<f4")
+                columns[size] = images.old_pixel_size.astype("<f4")
     names = np.array([name.encode() for name in images.stacks])
     columns["blob/path"] = names[images.stack_index]
     columns["blob/idx"] = images.slice_index.astype("<u4")
     columns["blob/shape"] = np.full((count, 2), images.box, "<u4")
-    columns["blob/psize_A"] = (old * images.scale).astype("<f4")
+    columns["blob/psize_A"] = np.full(count, images.pixel_size, "<f4")
     if images.inverted and "blob/sign" in columns:
         columns["blob/sign"] = -columns["blob/sign"]
     dtype = np.dtype([(name, column.dtype, column.shape[1:]) for name, column in columns.items()])

@@ -184,8 +184,8 @@ class DownsampleConfig:
     """Everything that `recovar downsample` can be told."""
 
     particles: Path = field(metadata={"positional": True})
-    """Images: a .star or .cs file, a stack (.mrcs, .mrc), or a .txt that lists stacks; or a volume
-    (.mrc) with --is-vol."""
+    """Images: a .star, .cs or .csg file, a stack (.mrcs, .mrc), or a .txt that lists stacks; or a
+    volume (.mrc) with --is-vol."""
     box: int = field(metadata={"aliases": ("-D",)})
     """Pixels along a side that are wanted, an even number."""
     output: Path
@@ -242,7 +242,7 @@ class DownsampleConfig:
         self._refuse_contradictions()
 
     def _refuse_contradictions(self) -> None:
-        table = self.particles.suffix
+        table = ".cs" if self.particles.suffix == ".csg" else self.particles.suffix
         if self.is_vol:
             allowed: list[str] = [".mrc"]
             images_only = {

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 _SECONDS_BETWEEN_NOTES = 20.0
 _ROW_BYTES = 1000
 """On disk, of an image in tables."""
+_TABLES = {".star": ".star", ".cs": ".cs", ".csg": ".cs"}
+"""What is written beside the images, by what is read."""
 _PIXEL_BYTES = {"float32": 4, "float16": 2}
 
 
@@ -144,7 +146,7 @@ def _name_files(config: DownsampleConfig, count: int) -> _Files:
     return _Files(
         stacks,
         per_stack,
-        table=stem + suffix if suffix in (".star", ".cs") else None,
+        table=stem + _TABLES[suffix] if suffix in _TABLES else None,
         listing=None if config.chunk is None else f"{stem}.txt",
     )
 
@@ -266,8 +268,8 @@ def _write_tables(
         stacks=files.stacks,
         per_stack=files.per_stack,
         box=wanted.box,
-        scale=wanted.scale,
-        pixel_size=config.pixel_size,
+        pixel_size=particles.pixel_size * wanted.scale,
+        old_pixel_size=np.full(len(particles), particles.pixel_size),
         inverted=wanted.inverted,
     )
     if files.listing is not None:

@@ -70,7 +70,7 @@ def _run_stages(work: Work) -> None:
         len(inputs.particles),
         inputs.grid.size,
         inputs.grid.voxel_size,
-        config.particles,
+        config.source,
         format_bytes(work.budget),
     )
     whole = analyse_mean(work)
