@@ -144,7 +144,7 @@ def test_a_real_star_file_is_told_in_words_and_units(shared):
     assert found["box"].text == "256 pixels"
     assert found["pixel size"].text == "2.806 Å"
     assert found["stacks"].text == "1 named, all found"
-    assert found["optics"].value[0]["voltage_kV"] == 300
+    assert found["optics"].value["groups"][0]["voltage_kV"] == 300
     assert found["optics"].text.endswith("box 256: 5 images")
     assert "1 Å" in doubts(path)
 
@@ -180,6 +180,16 @@ def test_an_alignment_of_cryosparc_is_told_alike(tmp_path, particles):
     assert of_star["half-sets"].value == of_cs["half-sets"].value
     for name, value in of_star["shifts"].value.items():
         assert of_cs["shifts"].value[name] == pytest.approx(value, rel=1e-5)
+
+
+def test_optics_groups_are_combinations_of_values_with_their_counts(tmp_path):
+    row = np.arange(COUNT)
+    box = np.where(row < 100, 48, BOX)
+    voltage = np.where(row % 2 == 0, 200.0, 300.0)
+    write_particles(tmp_path / "made.star", make_table(optics={"voltage": voltage}, box=box))
+    groups = facts(tmp_path / "made.star")["optics"].value["groups"]
+    counts = {(group["voltage_kV"], group["box_pixels"]): group["images"] for group in groups}
+    assert counts == {(200, 48): 50, (300, 48): 50, (200, 32): 150, (300, 32): 150}
 
 
 def few(value):

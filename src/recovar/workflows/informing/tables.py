@@ -208,15 +208,20 @@ def _optics_groups(table: ImageTable) -> Iterator[Fact]:
         "box_pixels": table.box,
     }
     known = {name: np.round(values, 5) for name, values in same.items() if values is not None}
-    groups, counts = np.unique(np.stack(list(known.values()), axis=1), axis=0, return_counts=True)
+    group = np.zeros(len(table), np.int64)
+    for values in known.values():
+        if values.min() != values.max():  # sorting is slow, and one group is usual
+            _, which = np.unique(values, return_inverse=True)
+            _, group = np.unique(group * (which.max() + 1) + which, return_inverse=True)
+    _, first, counts = np.unique(group, return_index=True, return_counts=True)
     listed = [
-        {**dict(zip(known, map(float, group), strict=True)), "images": int(count)}
-        for group, count in zip(groups, counts, strict=True)
+        {**{name: float(values[row]) for name, values in known.items()}, "images": int(count)}
+        for row, count in zip(first[:_MOST_LISTED], counts, strict=False)
     ]
-    lines = [_group_line(group) for group in listed[:_MOST_LISTED]]
-    if len(listed) > _MOST_LISTED:
-        lines.append(f"… {len(listed)} in all")
-    yield Fact("optics", "\n".join(lines), listed)
+    lines = [_group_line(each) for each in listed]
+    if len(first) > _MOST_LISTED:
+        lines.append(f"… {len(first):,} in all")
+    yield Fact("optics", "\n".join(lines), {"count": len(first), "groups": listed})
 
 
 def _group_line(group: dict[str, float]) -> str:
