@@ -62,6 +62,13 @@ def test_flat_images_stay_as_high_and_waves_stay_in_place():
     np.testing.assert_allclose(found, [np.full((16, 16), 7.0), small], atol=1e-5)
 
 
+def test_white_noise_stays_white_and_loses_what_is_cut_off():
+    small = downsample_images(draw_images(64, 400), 16)
+    assert small.var() == pytest.approx((15 / 64) ** 2, rel=0.02)
+    power = np.square(np.abs(fourier.to_spectrum(small, 2)[:, 1:8, 1:8])).mean(0)
+    np.testing.assert_allclose(power, power.mean(), rtol=0.25)
+
+
 def test_volumes_shrink_as_images_do():
     volume = np.random.default_rng(0).standard_normal((24, 24, 24)).astype(np.float32)
     found = preprocess_volume(volume, 1.5, Preprocessing(crop=24, box=12))

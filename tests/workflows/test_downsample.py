@@ -168,6 +168,34 @@ def test_a_pixel_size_that_is_given_is_the_one_that_is_written(tmp_path, relion3
     np.testing.assert_allclose(after.shifts, before.shifts, rtol=1e-6)
 
 
+def test_images_of_several_kinds_come_to_one(tmp_path):
+    def wave(box):
+        place = np.arange(box) - box // 2
+        return np.cos(2 * np.pi * (2 * place[:, None] - 3 * place) / box).astype(np.float32)
+
+    write_stack(tmp_path / "fine.mrcs", np.stack([wave(24), wave(24)]), 1.0)
+    write_stack(tmp_path / "coarse.mrcs", wave(16)[None], 1.5)
+    optics = {
+        "rlnOpticsGroup": ["1", "2"],
+        "rlnImagePixelSize": ["1.0", "1.5"],
+        "rlnImageSize": ["24", "16"],
+    }
+    particles = {
+        "rlnImageName": ["1@fine.mrcs", "1@coarse.mrcs", "2@fine.mrcs"],
+        "rlnOpticsGroup": ["1", "2", "1"],
+        "rlnOriginX": ["3", "2", "-3"],
+        "rlnOriginY": ["0", "0", "0"],
+    }
+    tables = [StarTable("optics", optics), StarTable("particles", particles)]
+    write_star(tmp_path / "mixed.star", tables)
+    downsample(tmp_path / "mixed.star", tmp_path / "small.mrcs", box=8)
+    kept, rows = read_star(tmp_path / "small.star")
+    assert list(kept.columns["rlnImagePixelSize"]) == ["3", "3"]
+    assert list(kept.columns["rlnImageSize"]) == ["8", "8"]
+    assert list(rows.columns["rlnOriginX"]) == ["1", "1", "-1"]
+    np.testing.assert_allclose(pixels(tmp_path / "small.mrcs"), [wave(8)] * 3, atol=1e-5)
+
+
 def test_only_groups_of_optics_in_use_are_kept(simulated, tmp_path):
     optics, particles = read_star(simulated / "particles.star")
     groups = np.arange(len(particles)) % 2 + 3

@@ -263,13 +263,15 @@ def _write_tables(
     files: _Files,
     directory: Path,
 ) -> None:
+    sizes = np.array([kind.pixel_size for kind in particles.kinds_in_files])
+    kind = 0 if particles.kind is None else particles.kind
     images = RemadeImages(
         rows=particles.source_row,
         stacks=files.stacks,
         per_stack=files.per_stack,
         box=wanted.box,
         pixel_size=particles.pixel_size * wanted.scale,
-        old_pixel_size=np.full(len(particles), particles.pixel_size),
+        old_pixel_size=np.broadcast_to(sizes[kind], len(particles)),
         inverted=wanted.inverted,
     )
     if files.listing is not None:
