@@ -127,7 +127,8 @@ def test_no_folder_of_others_is_left_out(shared):
 REFUSED = {
     "cryosparc-tools/job096_run_data.star": "git-LFS pointer",
     "xmipp/smallStack.stk": "SPIDER",
-    "maven/occupancies_expected.csv": "is not an MRC file",
+    "maven/occupancies_expected.csv": "is a text of a kind that is not known",
+    "mrcfile/EMD-3001.map.bz2": "looks compressed",
 }
 
 

@@ -71,7 +71,20 @@ def report_file(path: Path, config: InfoConfig) -> FileReport:
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         return _TABLES[suffix](path, config)
-    return report_arrays(path) if suffix in _ARRAYS else report_mrc(path)
+    if suffix in _ARRAYS:
+        return report_arrays(path)
+    if suffix not in _IMAGES and _is_text(path):
+        raise InputError(
+            f"{path} is a text of a kind that is not known. Files that are end in "
+            f"{', '.join((*_TABLES, *_ARRAYS, *_IMAGES))}."
+        )
+    return report_mrc(path)
+
+
+def _is_text(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(256)
+    return start.isascii() and b"\0" not in start
 
 
 def _report_text(path: Path, config: InfoConfig) -> FileReport:
@@ -83,3 +96,4 @@ def _report_text(path: Path, config: InfoConfig) -> FileReport:
 
 _TABLES = {".star": report_star, ".cs": report_cs, ".csg": report_cs, ".txt": _report_text}
 _ARRAYS = (".pkl", ".npz", ".npy")
+_IMAGES = (".mrcs", ".mrc", ".map", ".ccp4")
