@@ -134,7 +134,8 @@ class Tables:
         """Make numbers of the values of a field, which must be numbers of this shape."""
         if values.dtype.kind not in "biuf" or values.shape[1:] != tail:
             self.refuse(field, f"{math.prod(tail)} numbers for each image")
-        return values.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            return values.astype(np.float64)
 
     def refuse(self, field: str, wanted: str) -> NoReturn:
         """Say that a field has another type or shape than is wanted."""
@@ -193,7 +194,7 @@ def read_tables(path: Path, passthrough: Sequence[Path]) -> Tables:
     """
     groups = read_csg(path) if path.suffix == ".csg" else {}
     if groups:
-        main_path, main, passed = _grouped(groups)
+        main_path, main, passed = _grouped(path, groups)
     else:
         main_path, main, passed = path, read_cs(path), []
     if not len(main):
@@ -209,7 +210,7 @@ def read_tables(path: Path, passthrough: Sequence[Path]) -> Tables:
 
 
 def _grouped(
-    groups: Mapping[str, Path],
+    group_path: Path, groups: Mapping[str, Path]
 ) -> tuple[Path, np.ndarray, list[tuple[Path, np.ndarray]]]:
     """Read the tables of a results group, of each the fields that it is named for.
 
@@ -217,8 +218,13 @@ def _grouped(
     """
     tables = []
     for path in dict.fromkeys(groups.values()):
-        rows = read_cs(path)
         named = {group for group, place in groups.items() if place == path}
+        try:
+            rows = read_cs(path)
+        except InputError as error:
+            raise InputError(
+                f"{group_path}: its table of {', '.join(sorted(named))} cannot be read. {error}"
+            ) from error
         names = [n for n in fields_of(rows) if n == "uid" or n.partition("/")[0] in named]
         tables.append((path, rows[names]))
     path, main = min(tables, key=lambda table: len(table[1]))

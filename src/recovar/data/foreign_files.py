@@ -55,7 +55,8 @@ def _is_em(raw: bytes, size: int) -> bool:
 def _is_spider(raw: bytes) -> bool:
     for order in ("<", ">"):
         sections, rows = np.frombuffer(raw[:8], order + "f4")
-        whole = sections == np.rint(sections) and rows == np.rint(rows)
+        with np.errstate(invalid="ignore"):
+            whole = sections == np.rint(sections) and rows == np.rint(rows)
         if whole and 0 < abs(sections) < 100_000 and 0 < rows < 100_000:
             return True
     return False

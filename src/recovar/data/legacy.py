@@ -87,9 +87,8 @@ def read_poses_pickle(path: Path, images: int | None = None) -> FractionalPoses:
     content = read_content(path)
     if isinstance(content, Mapping):
         if "rot" not in content:
-            raise InputError(
-                f"{path}: expected the arrays rot and trans, found {', '.join(content) or 'none'}."
-            )
+            names = ", ".join(map(str, content)) or "none"
+            raise InputError(f"{path}: expected the arrays rot and trans, found {names}.")
         content = (content["rot"], content["trans"]) if "trans" in content else content["rot"]
     if not isinstance(content, tuple | list) or len(content) != 2 or np.ndim(content[0]) != 3:
         content = (content, None)
@@ -105,6 +104,12 @@ def read_poses_pickle(path: Path, images: int | None = None) -> FractionalPoses:
             raise InputError(
                 f"{path}: expected {what} of shape {wanted} for {images} images, found "
                 f"{array.shape}. Give the poses of these images, in the same order."
+            )
+        wrong = np.flatnonzero(~np.isfinite(array).reshape(images, -1).all(axis=1))
+        if wrong.size:
+            raise InputError(
+                f"{path}, row {wrong[0] + 1}: expected finite {what}, found "
+                f"{array[wrong[0]].tolist()}. Correct or leave out this image."
             )
     if (np.abs(shifts) > 1).any():
         raise InputError(
@@ -139,9 +144,8 @@ def read_ctf_pickle(path: Path, images: int | None = None) -> Float64[np.ndarray
     content = read_content(path)
     if isinstance(content, Mapping):
         if "ctf" not in content:
-            raise InputError(
-                f"{path}: expected the array ctf, found {', '.join(content) or 'none'}."
-            )
+            names = ", ".join(map(str, content)) or "none"
+            raise InputError(f"{path}: expected the array ctf, found {names}.")
         content = content["ctf"]
     rows = _numeric(path, content, "CTF parameters").astype(np.float64)
     images = len(np.atleast_1d(rows)) if images is None else images
@@ -163,7 +167,8 @@ def optics_from_ctf_rows(rows: Float64[np.ndarray, "images 9"]) -> Optics:
     """Take the transfer function out of rows as `read_ctf_pickle` reads them."""
     values = rows[:, 2:].astype(np.float64)
     values[:, [2, 6]] = np.deg2rad(values[:, [2, 6]])
-    u, v, angle, voltage, aberration, contrast, phase = values.astype(np.float32).T
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused with its row
+        u, v, angle, voltage, aberration, contrast, phase = values.astype(np.float32).T
     return Optics(
         defocus_u=u,
         defocus_v=v,

@@ -20,7 +20,7 @@ from recovar.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-_UNPACKED = {b"\x1f\x8b": gzip.GzipFile, b"BZ": bz2.BZ2File}
+_UNPACKED = {b"\x1f\x8b": gzip.open, b"BZ": bz2.open}
 _KEPT_AT_ONCE = 256
 
 

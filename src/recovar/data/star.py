@@ -161,6 +161,8 @@ def _only_particles(path: Path, found: Sequence[StarTable]) -> StarTable:
 def _optics_rows(path: Path, table: StarTable, optics: StarTable) -> np.ndarray:
     """Match optics groups by value; their order and numbers are free."""
     groups = _numbers(path, optics, "rlnOpticsGroup")
+    if not len(groups):
+        raise InputError(f"{path}: the table data_{optics.name} has no rows. Write it again.")
     if "rlnOpticsGroup" not in table:
         if len(groups) == 1:
             return np.zeros(len(table), dtype=np.int64)
@@ -259,7 +261,10 @@ def _rotations(particles: _Particles) -> tuple[np.ndarray | None, str]:
     if missing:
         return None, f"the column _{missing[0]} is missing"
     stacked = _stacked(angles)
-    return None if stacked is None else rotations_from_relion_euler(np.deg2rad(stacked)), ""
+    if stacked is None:
+        return None, ""
+    with np.errstate(invalid="ignore"):  # what is not finite is refused with its row
+        return rotations_from_relion_euler(np.deg2rad(stacked)), ""
 
 
 def _shifts(particles: _Particles, pixel_size: np.ndarray | None) -> tuple[np.ndarray | None, str]:
@@ -349,7 +354,8 @@ def _optics(
     for name in ("defocus_angle", "phase_shift"):
         values[name] = np.deg2rad(values[name])
     values["b_factor"] = damping(values["b_factor"])
-    return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
+    with np.errstate(over="ignore"):  # what is too large for float32 is refused with its row
+        return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
 
 
 def _halves(particles: _Particles) -> Int8[np.ndarray, " images"] | None:
