@@ -23,7 +23,7 @@ MULTI = "alignments3D_multi"
 _WANTED = ("ctf/df1_A", "blob/path", "blob/psize_A", "blob/shape")
 _STREAM = b"\x94CSDAT"
 _CLASS = re.compile(r"(alignments_class_?(\d+))/pose")
-_METAFILE = re.compile(r"""metafile:\s*(?:'([^']*)'|"([^"]*)"|([^\s,}#]+))""")
+_METAFILE = re.compile(r"""metafile:\s*(?:'((?:[^']|'')*)'|"([^"]*)"|([^\s,}#]+))""")
 _LONGEST_GROUP = 1 << 20
 
 
@@ -70,7 +70,8 @@ def read_csg(path: Path) -> dict[str, Path]:
             group = key.strip("'\"")
         named = _METAFILE.search(line)
         if named and group:
-            found[group] = path.parent / next(filter(None, named.groups()), "").removeprefix(">")
+            name = next(filter(None, named.groups()), "").replace("''", "'")
+            found[group] = path.parent / name.removeprefix(">")
     if not found:
         raise InputError(
             f"{path}: expected a cryoSPARC results group, whose `results` name the metafile of "
