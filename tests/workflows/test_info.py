@@ -12,7 +12,7 @@ from recovar.cli import main
 from recovar.core.ctf import Optics
 from recovar.core.poses import random_rotations, rotations_from_relion_euler
 from recovar.data import ImageTable
-from recovar.data.cryosparc import write_cs
+from recovar.data.cryosparc import read_cs, write_cs
 from recovar.data.legacy import ctf_rows, write_indices, write_pickle, write_poses_pickle
 from recovar.data.mrc import write_stack, write_volume
 from recovar.data.mrc_header import HEADER_BYTES
@@ -191,6 +191,18 @@ def test_optics_groups_are_combinations_of_values_with_their_counts(tmp_path):
     groups = facts(tmp_path / "made.star")["optics"].value["groups"]
     counts = {(group["voltage_kV"], group["box_pixels"]): group["images"] for group in groups}
     assert counts == {(200, 48): 50, (300, 48): 50, (200, 32): 150, (300, 32): 150}
+
+
+def test_a_table_of_ctfs_alone_is_told_with_what_it_lacks(tmp_path):
+    write_cs(tmp_path / "made.cs", make_table(), np.arange(1, COUNT + 1, dtype=np.uint64))
+    rows = read_cs(tmp_path / "made.cs")
+    fields = ["uid", *(name for name in rows.dtype.names if name.startswith("ctf/"))]
+    np.save(tmp_path / "ctf.npy", rows[fields])
+    (tmp_path / "ctf.npy").rename(tmp_path / "ctf.cs")
+    found = report(tmp_path / "ctf.cs")
+    assert facts(tmp_path / "ctf.cs")["defocus"].value == [14500, 14500]
+    assert "no field blob/path" in found.missing[0]
+    assert found.doubts == ()
 
 
 def few(value):

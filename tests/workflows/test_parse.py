@@ -236,6 +236,15 @@ def test_poses_in_a_passthrough_file_are_joined_by_uid(cs, tmp_path):
     np.testing.assert_allclose(found.rotations, make_table().rotations, atol=1e-6)
 
 
+def test_tables_that_name_no_images_are_parsed(cs, tmp_path):
+    without(cs, "blob/path", "blob/idx", "blob/sign")
+    for kind in ("pose", "ctf"):
+        assert parse(f"parse_{kind}_csparc", cs, "-o", tmp_path / f"{kind}.pkl") == 0
+    found = read_poses_pickle(tmp_path / "pose.pkl")
+    np.testing.assert_allclose(found.rotations, make_table().rotations, atol=1e-6)
+    assert read_ctf_pickle(tmp_path / "ctf.pkl").shape == (COUNT, 9)
+
+
 def test_a_file_of_another_version_is_refused_where_relion31_is_expected(
     published, tmp_path, capsys
 ):

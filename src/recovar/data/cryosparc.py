@@ -106,7 +106,11 @@ def _alignments(tables: Tables) -> _Alignments | None:
 
 
 def read_cs_table(
-    path: Path, passthrough: Sequence[Path] = (), pixel_size: float | None = None
+    path: Path,
+    passthrough: Sequence[Path] = (),
+    pixel_size: float | None = None,
+    *,
+    images_named: bool = True,
 ) -> ImageTable:
     """Read the particles of a `.cs` file.
 
@@ -117,12 +121,17 @@ def read_cs_table(
         path: The `.cs` file, or the `.csg` file of a results group.
         passthrough: Files that hold further fields of the same particles, matched by uid.
         pixel_size: Å, in place of what the file says; that of the alignment changes in proportion.
+        images_named: Refuse a table that does not name the image files; without it such a table
+            has no `stacks`.
 
     Raises:
         InputError: If images are not named, or the tables do not belong together.
     """
     tables = read_tables(path, passthrough)
-    stacks, stack_index = _stacks(tables)
+    if images_named or tables.get("blob/path") is not None:
+        stacks, stack_index = _stacks(tables)
+    else:
+        stacks, stack_index = (), np.zeros(len(tables), np.int32)
     _warn_of_ignored(tables)
     pixel_sizes = tables.numbers("blob/psize_A")
     scale = 1.0

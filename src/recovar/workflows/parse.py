@@ -125,9 +125,11 @@ def _read_star(
 
 
 def _read_cs(config: ParsePoseCsparcConfig | ParseCtfCsparcConfig) -> ImageTable:
-    table = read_cs_table(config.particles, config.passthrough)
+    table = read_cs_table(config.particles, config.passthrough, images_named=False)
     if table.pixel_size is None and config.pixel_size is not None:
-        table = read_cs_table(config.particles, config.passthrough, config.pixel_size)
+        table = read_cs_table(
+            config.particles, config.passthrough, config.pixel_size, images_named=False
+        )
     return table
 
 

@@ -69,6 +69,8 @@ class Seen:
 
 def look_at_images(table: ImageTable, search: Search) -> Seen:
     """Compare some headers with the table, and sample images of some stacks."""
+    if not search.found:
+        return Seen()
     wanted = np.zeros(len(table.stacks), np.int64)
     np.maximum.at(wanted, table.stack_index, table.slice_index + 1)
     places = np.linspace(0, len(search.found) - 1, min(len(search.found), _MOST_OPENED))

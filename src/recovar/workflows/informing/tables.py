@@ -80,7 +80,7 @@ def report_cs(path: Path, config: InfoConfig) -> FileReport:
     alone = path.suffix != ".csg"
     rows = read_cs(path) if alone else np.zeros(0)
     try:
-        table = read_cs_table(path, config.passthrough)
+        table = read_cs_table(path, config.passthrough, images_named=False)
     except InputError as refusal:
         if alone:
             return report_cs_columns(path, rows, str(refusal))
@@ -137,7 +137,7 @@ def _report(
     facts = [
         Fact("images", f"{len(table):,}", len(table)),
         *_particle_facts(table),
-        stack_fact(table, search),
+        *(() if not table.stacks else (stack_fact(table, search),)),
         *_size_facts(table, seen),
         *_optics_groups(table),
         *(() if table.optics is None else optics_facts(table.optics)),
@@ -260,6 +260,11 @@ def _state_facts(table: ImageTable) -> Iterator[Fact]:
 
 
 def _missing(table: ImageTable, search: Search) -> Iterator[str]:
+    if not table.stacks:
+        yield (
+            "Names of image files: no field blob/path. The pipeline needs the table that has it, "
+            "with --passthrough."
+        )
     if search.missing:
         name = table.stacks[search.missing[0]]
         yield (
@@ -295,4 +300,5 @@ def _doubts(table: ImageTable, extras: _Extras) -> Iterator[str]:
         yield "The pixel size is exactly 1 Å, as programs write when it is unknown."
     if table.box is not None and (table.box % 2).any():
         yield "Boxes have an odd number of pixels; even ones are wanted."
-    yield from repeated_doubts(table.stack_index, table.slice_index)
+    if table.stacks:
+        yield from repeated_doubts(table.stack_index, table.slice_index)
