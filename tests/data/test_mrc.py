@@ -1,3 +1,5 @@
+import bz2
+import gzip
 from contextlib import suppress
 
 import mrcfile
@@ -22,6 +24,10 @@ def header_bytes(shape, mode, order="<", stamp=None, **fields):
     header[16:19] = fields.get("axes", (1, 2, 3))
     header[23] = fields.get("extended", 0)
     raw = bytearray(header.tobytes())
+    for offset, values in fields.get("words", {}).items():
+        raw[offset : offset + 4 * len(values)] = np.asarray(values, order + "f4").tobytes()
+    for offset, values in fields.get("whole", {}).items():
+        raw[offset : offset + 4 * len(values)] = np.asarray(values, order + "i4").tobytes()
     raw[212:216] = (
         stamp if stamp is not None else (b"\x44\x44\0\0" if order == "<" else b"\x11\x11\0\0")
     )
@@ -129,7 +135,8 @@ def test_volumes_that_are_not_cubic_and_even_are_refused(tmp_path, shape):
 
 
 @pytest.mark.parametrize(
-    ("mode", "name"), [(4, "complex 32-bit floats"), (101, "4-bit"), (9, "unknown")]
+    ("mode", "name"),
+    [(3, "complex 16-bit"), (4, "complex 32-bit floats"), (101, "4-bit"), (9, "unknown")],
 )
 def test_other_types_are_refused_by_name(tmp_path, mode, name):
     path = tmp_path / "map.mrc"
@@ -144,6 +151,9 @@ def test_other_types_are_refused_by_name(tmp_path, mode, name):
         (b"\x1f\x8b", r"looks compressed \(gzip\)"),
         (b"version https://git-lfs", "git-LFS pointer"),
         (np.array([1, 64, 0, 0, 1], ">f4").tobytes(), "looks like a SPIDER file"),
+        (b"\x06\0\0\x05" + np.array([8, 6, 8], "<i4").tobytes(), "looks like an EM file"),
+        (b"\x89HDF\r\n", "looks like an HDF5 file"),
+        (b"<!DOCTYPE html>", "looks like a web page"),
         (b"nonsense", "not an MRC file that can be read"),
     ],
 )
@@ -254,3 +264,98 @@ def test_a_stack_that_is_gone_on_with_is_the_same_file(tmp_path_factory, seed, k
         writer.append(images[kept:])
     mrc.write_stack(whole, images, 2.0)
     assert unfinished.read_bytes() == whole.read_bytes()
+
+
+def test_a_wrong_machine_stamp_is_overruled_by_sense(tmp_path):
+    path = tmp_path / "map.mrc"
+    values = np.arange(64.0).reshape(4, 4, 4)
+    write_mrc(path, values, 2, ">", stamp=b"\x44\x44\0\0")
+    np.testing.assert_array_equal(read_volume(path).values, values)
+
+
+@pytest.mark.parametrize(("flags", "found"), [(0, 200), (1, -56)])
+def test_bytes_of_imod_are_unsigned_unless_flagged(tmp_path, flags, found):
+    values = np.full((4, 4, 4), 200, np.uint8)
+    raw = header_bytes(values.shape, 0, whole={152: [1146047817, flags]})
+    (tmp_path / "map.mrc").write_bytes(raw + values.tobytes())
+    assert (read_volume(tmp_path / "map.mrc").values == found).all()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, bz2.compress])
+def test_compressed_volumes_are_read(tmp_path, compress):
+    values = np.random.default_rng(0).standard_normal((4, 4, 4)).astype(np.float32)
+    write_volume(tmp_path / "map.mrc", values, 1.25)
+    packed = compress((tmp_path / "map.mrc").read_bytes())
+    path = tmp_path / "map.mrc.packed"
+    path.write_bytes(packed)
+    volume = read_volume(path)
+    np.testing.assert_array_equal(volume.values, values)
+    assert volume.voxel_size == pytest.approx(1.25)
+    with pytest.raises(InputError, match="looks compressed"):
+        read_header(path)
+    path.write_bytes(packed[:-20])
+    with pytest.raises(InputError, match=r"is damaged|cannot be read|expected 256 bytes"):
+        read_volume(path)
+    path.write_bytes(compress((tmp_path / "map.mrc").read_bytes()[:-4]))
+    with pytest.raises(InputError, match="expected 256 bytes after its header, .* found 252"):
+        read_volume(path)
+
+
+def test_a_small_file_does_not_unpack_to_a_huge_volume(tmp_path):
+    path = tmp_path / "map.mrc.gz"
+    path.write_bytes(gzip.compress(header_bytes((4096, 4096, 4096), 2) + bytes(10**6)))
+    with pytest.raises(InputError, match=r"would unpack to 274877906944, more than 100 times"):
+        read_volume(path)
+
+
+def test_headers_that_promise_more_than_memory_cost_nothing(tmp_path):
+    path = tmp_path / "s.mrcs"
+    path.write_bytes(header_bytes((10**6, 2**25, 2**25), 2) + bytes(100))
+    assert read_header(path).sections_in_file == 0
+    with pytest.raises(InputError, match="promises 1000000 images, the file holds none"):
+        open_sections(read_header(path))
+    write_mrc(path, np.ones((3, 4, 4)), 2)
+    path.write_bytes(header_bytes((10**7, 4, 4), 2) + path.read_bytes()[1024:])
+    assert len(open_sections(read_header(path))) == 3
+
+
+@pytest.mark.parametrize(
+    ("cell", "found"),
+    [
+        ((6, 6, 9), None),
+        ((6, 8, 6), None),
+        ((0, 0, 0), None),
+        ((6, 6, 0), 1.5),
+        ((6, 6, 6.03), 1.5),
+    ],
+)
+def test_voxels_that_are_not_cubes_are_told_and_not_used(tmp_path, caplog, cell, found):
+    write_mrc(tmp_path / "map.mrc", np.ones((4, 4, 4)), 2, words={40: cell})
+    assert read_volume(tmp_path / "map.mrc").voxel_size == found
+    assert ("not cubes" in caplog.text) == (found is None and any(cell))
+
+
+def test_depth_of_a_volume_written_as_images_means_nothing(tmp_path):
+    write_mrc(tmp_path / "map.mrc", np.ones((4, 4, 4)), 2, words={40: [6, 6, 1]}, whole={36: [1]})
+    assert read_volume(tmp_path / "map.mrc").voxel_size == 1.5
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"words": {196: [10, 0, 0]}}, True),
+        ({"whole": {16: [0, 5, 0]}}, True),
+        ({"words": {196: [-3, -3, -3]}}, False),
+        ({"whole": {16: [-2, -2, -2]}}, False),
+    ],
+)
+def test_volumes_that_lie_elsewhere_are_told(tmp_path, caplog, fields, told):
+    write_mrc(tmp_path / "map.mrc", np.ones((4, 4, 4)), 2, **fields)
+    read_volume(tmp_path / "map.mrc")
+    assert ("taken to lie on the same voxels" in caplog.text) == told
+
+
+def test_axes_that_are_none_are_refused(tmp_path):
+    write_mrc(tmp_path / "map.mrc", np.ones((4, 4, 4)), 2, axes=(1, 1, 3))
+    with pytest.raises(InputError, match=r"axes 1, 2 and 3 in some order, found \(1, 1, 3\)"):
+        read_volume(tmp_path / "map.mrc")

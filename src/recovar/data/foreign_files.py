@@ -25,9 +25,10 @@ def guess_format(raw: bytes, size: int) -> str:
     """Say in a sentence what a file may be and what to do, if its first bytes tell.
 
     Args:
-        raw: The first bytes of the file, at least 16.
+        raw: The first bytes of the file.
         size: Bytes of the file.
     """
+    raw = raw.ljust(16, b"\x00")
     for start, name in _STARTS.items():
         if raw.startswith(start):
             return f"It looks compressed ({name}); decompress it first."

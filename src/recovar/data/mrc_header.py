@@ -95,7 +95,7 @@ def parse_header(path: Path, raw: bytes, size: int) -> MrcHeader:
     if len(raw) < HEADER_BYTES:
         raise InputError(
             f"{path}: expected an MRC header of {HEADER_BYTES} bytes, but the file has "
-            f"{len(raw)}. Copy it again."
+            f"{len(raw)}. {guess_format(raw, size)}"
         )
     fields, order = _ordered_fields(path, raw, size)
     dtype = np.dtype(_value_type(path, fields)).newbyteorder(order)
