@@ -111,7 +111,7 @@ def bring_to_grid(
     if kind.pixel_size == target.pixel_size:
         start = kind.box // 2 - target.box // 2
         cut = slice(start, start + target.box)
-        return images[:, cut, cut].astype(np.float32)
+        return images[:, cut, cut].astype(np.float32, copy=False)
     mixing = _mixing(kind, target)
     found = np.empty((len(images), target.box, target.box), np.float32)
     for start in range(0, len(images), _IMAGES):

@@ -21,10 +21,8 @@ from recovar.errors import InputError
 
 _BACKGROUND_RADIUS = 0.375
 """In boxes; as RELION has it where nothing is said."""
-_CACHED_BYTES = 2 << 20
-"""Of images that are transformed together, so that they stay in the cache of a core."""
-_BLOCK_BYTES = 8 << 20
-"""Of images that are read together."""
+_BLOCK_BYTES = 2 << 20
+"""Of images that are handled together, so few that they stay in the cache of a core."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,22 +62,10 @@ def downsample_images(
         images: Square images of even size.
         box: Even size that is wanted; images of it are given back as they are.
     """
-    size = images.shape[-1]
+    size, half = images.shape[-1], box // 2
     if box == size:
         return images
-    small = np.empty((len(images), box, box), np.float32)
-    step = max(1, _CACHED_BYTES // images[0].nbytes)
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
-        small[part] = _cropped_transforms(images[part], box)
-    return small
-
-
-def _cropped_transforms(
-    images: Float32[np.ndarray, "images y x"], box: int
-) -> Float32[np.ndarray, "images new_y new_x"]:
-    """Transform one axis after the other, and only what is kept of the first."""
-    size, half = images.shape[-1], box // 2
+    # One axis after the other; of the first, only what is kept is transformed along the second.
     columns = np.asarray(scipy.fft.rfft(images, axis=2))[:, :, :half]
     columns = np.asarray(scipy.fft.fft(columns, axis=1))
     kept = np.zeros((len(images), box, half), np.complex64)
@@ -117,7 +103,7 @@ def preprocess_images(
     Args:
         particles: Where images are.
         wanted: What is done to them.
-        threads: That read and compute; each has a few blocks of 8 MiB in memory.
+        threads: That read and compute; each has a few blocks of 2 MiB in memory.
         start: Image to begin with.
 
     Yields:
