@@ -297,7 +297,7 @@ def test_compressed_volumes_are_read(tmp_path, compress):
     with pytest.raises(InputError, match=r"is damaged|cannot be read|expected 256 bytes"):
         read_volume(path)
     path.write_bytes(compress((tmp_path / "map.mrc").read_bytes()[:-4]))
-    with pytest.raises(InputError, match="expected 256 bytes after its header, .* found 252"):
+    with pytest.raises(InputError, match=r"expected 256 bytes after its header, .* found 252"):
         read_volume(path)
 
 
