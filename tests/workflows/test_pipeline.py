@@ -161,7 +161,7 @@ def test_a_second_call_repeats_nothing(run, data, caplog):
 
 def test_memory_and_batches_change_nothing(run, data, tmp_path):
     config = PipelineConfig(
-        particles=data / "particles.star",
+        particles=(data / "particles.star",),
         output=tmp_path / "poor",
         mask="sphere",
         zdim=(1, 2),

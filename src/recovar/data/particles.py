@@ -187,8 +187,8 @@ def read_particles(
     """Read particles with their poses and transfer functions, which must be there.
 
     Args:
-        paths: A .star or .cs file, a stack (.mrcs, .mrc), or a .txt with one stack per line; or
-            several of them, whose images follow one another.
+        paths: A .star, .cs or .csg file, a stack (.mrcs, .mrc), or a .txt with one stack per line;
+            or several of them, whose images follow one another.
         poses: Pickle or npz of poses that takes the place of those in `paths`.
         ctf: The same for transfer functions; its pixel size is scaled to the box of the images.
         datadir: Directory that the names of image files are relative to.
@@ -356,7 +356,8 @@ def _load(
     if passthrough and len(locators) > 1:
         raise InputError(
             "Passthrough files go with one .cs file, got several files of particles. Files named "
-            "*passthrough*particles*.cs beside a .cs file are found without being named."
+            "*passthrough*particles*.cs beside a .cs file are found without being named, and a "
+            ".csg file names its own."
         )
     tables = [read_table(places, passthrough, pixel_size) for places in locators]
     sizes = tuple(len(table) for table in tables)

@@ -24,13 +24,13 @@ def read_table(
 ) -> ImageTable:
     """Read the table of `places.source`; only lists of stacks look for image files here."""
     path = places.source
-    if passthrough and path.suffix != ".cs":
+    if passthrough and path.suffix not in (".cs", ".csg"):
         raise InputError(f"Passthrough files go with a .cs file, not with {path}. Leave them out.")
     match path.suffix:
         case ".star":
             given = {} if pixel_size is None else {"rlnImagePixelSize": pixel_size}
             return read_star_table(path, given)
-        case ".cs":
+        case ".cs" | ".csg":
             return read_cs_table(path, passthrough, pixel_size)
         case ".mrc" | ".mrcs":
             return _stacks_table(path, [str(path)], [read_header(path)], pixel_size)
@@ -39,7 +39,8 @@ def read_table(
             headers = [read_header(found) for found in locate_stacks(names, places)]
             return _stacks_table(path, names, headers, pixel_size)
     raise InputError(
-        f"Expected particles in a .star, .cs, .mrcs, .mrc or .txt file, got {path}. Convert it."
+        f"Expected particles in a .star, .cs, .csg, .mrcs, .mrc or .txt file, got {path}. Convert "
+        "it."
     )
 
 

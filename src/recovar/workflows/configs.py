@@ -20,8 +20,9 @@ _MODEL = {"group": "Model"}
 class PipelineConfig:
     """Everything that `recovar pipeline` can be told."""
 
-    particles: Path = field(metadata={"positional": True})
-    """Particle images: a .star or .cs file, a stack (.mrcs), or a .txt that lists stacks."""
+    particles: tuple[Path, ...] = field(metadata={"positional": True})
+    """Particle images: .star or .cs files, stacks (.mrcs), or a .txt that lists stacks. Images of
+    several files are analysed together."""
     output: Path
     """Directory of the run: new, empty, or a run to go on with."""
 
@@ -87,6 +88,8 @@ class PipelineConfig:
 
     def __post_init__(self) -> None:
         """Refuse what can never work, before anything is read or written."""
+        if isinstance(self.particles, str | Path):
+            object.__setattr__(self, "particles", (Path(self.particles),))
         object.__setattr__(self, "zdim", tuple(sorted(set(self.zdim))))
         if not self.zdim or self.zdim[0] < 1 or self.zdim[-1] > _MOST_COMPONENTS:
             raise InputError(
@@ -110,6 +113,11 @@ class PipelineConfig:
             )
         if self.memory is not None:
             parse_bytes(self.memory)
+
+    @property
+    def source(self) -> str:
+        """The files of particles, for texts."""
+        return ", ".join(str(path) for path in self.particles)
 
     @property
     def fitted_components(self) -> int:

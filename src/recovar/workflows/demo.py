@@ -61,7 +61,7 @@ def run_demo(config: DemoConfig, reporter: Reporter) -> None:
         write_data(data, simulation, reporter)
     run_pipeline(
         PipelineConfig(
-            particles=data / "particles.star",
+            particles=(data / "particles.star",),
             output=run,
             zdim=(ZDIM, 2 * ZDIM),
             mask="from_halfmaps",

@@ -57,7 +57,7 @@ def read_inputs(config: PipelineConfig) -> Inputs:
         logger.info(
             "%s: images were multiplied by their transfer functions. Their noise is made "
             "stationary again, and they are used like ordinary images.",
-            config.particles,
+            config.source,
         )
     particles, halves, why = _split(particles, config)
     if config.n_images is not None:
@@ -92,16 +92,16 @@ def _split(
     if config.halfsets is None:
         halves = assign_halves(particles, config.seed)
         given = particles.half is not None and np.array_equal(halves, particles.half)
-        where = f"they are in {config.particles}" if given else f"of the seed {config.seed}"
+        where = f"they are in {config.source}" if given else f"of the seed {config.seed}"
         return particles, halves.astype(np.int64), where
     first, second = read_halfsets(config.halfsets)
     rows = particles.source_row
     members = np.isin(rows, first), np.isin(rows, second)
     if not all(member.any() for member in members):
         raise InputError(
-            f"{config.halfsets}: expected images of {config.particles} in both half sets, found "
-            f"{members[0].sum()} and {members[1].sum()}. Indices count the images of that file "
-            "from 0."
+            f"{config.halfsets}: expected images of {config.source} in both half sets, found "
+            f"{members[0].sum()} and {members[1].sum()}. Indices count the images of these "
+            "files from 0, one file after the other."
         )
     chosen = np.flatnonzero(members[0] | members[1])
     missing = len(first) + len(second) - len(chosen)
@@ -141,7 +141,7 @@ def describe_inputs(config: PipelineConfig, inputs: Inputs) -> dict[str, object]
     particles = inputs.particles
     files = {
         str(path): fingerprint(path)
-        for path in (config.particles, *config.passthrough, config.poses, config.ctf)
+        for path in (*config.particles, *config.passthrough, config.poses, config.ctf)
         if path is not None and path.suffix not in (".mrc", ".mrcs")
     }
     return {
@@ -161,7 +161,7 @@ def _stack_marks(stacks: Sequence[Path]) -> np.ndarray:
 
 
 def original_halfsets(inputs: Inputs) -> list[np.ndarray]:
-    """Give the rows of both half sets in the file that the images were read from."""
+    """Give the rows of both half sets in the files that the images were read from."""
     rows = inputs.particles.source_row
     return [np.sort(rows[inputs.halves == half]) for half in (0, 1)]
 
