@@ -48,7 +48,9 @@ class Aberrations:
         for what, size in (("odd", self.odd), ("even", self.even)):
             if size:
                 said.append(f"{what} Zernike coefficients up to {size:.3g}")
-        if self.magnification is not None:
+        if self.magnification is not None and not np.isfinite(self.magnification).all():
+            said.append("magnification that is not finite")
+        elif self.magnification is not None:
             scales = np.linalg.svd(self.magnification, compute_uv=False)
             size = np.abs(scales - 1).max()
             if size > 1e-6:

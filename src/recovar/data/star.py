@@ -81,6 +81,7 @@ def _numbers(path: Path, table: StarTable, label: str) -> Float64[np.ndarray, " 
         raise
 
 
+@np.errstate(all="ignore")  # what is not finite is refused with its row, where it is used
 def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> ImageTable:
     """Read the particles of a single-particle STAR file of RELION 3.0 to 5.
 
@@ -107,7 +108,6 @@ def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> Ima
     particle = find_particles(path, tilts)
     optics, no_optics = _optics(particles, None if particle is None else tilts.angle)
     premultiplied, phase_flipped = _corrections(particles)
-    box = particles.numbers("rlnImageSize")
     no_poses = no_rotations or no_shifts
     return ImageTable(
         source=path,
@@ -115,7 +115,7 @@ def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> Ima
         stack_index=stack_index,
         slice_index=slice_index,
         identity=np.array(identity),
-        box=None if box is None else box.astype(np.int64),
+        box=_boxes(particles),
         pixel_size=pixel_size,
         rotations=None if no_poses else rotations,
         shifts=None if no_poses else shifts,
@@ -244,6 +244,19 @@ def split_image_names(
     return tuple(stacks), stack_index, slice_index
 
 
+def _boxes(particles: _Particles) -> Int64[np.ndarray, " images"] | None:
+    box = particles.numbers("rlnImageSize")
+    if box is None:
+        return None
+    wrong = np.flatnonzero(~((box > 0) & (box < 1 << 31) & (box == np.rint(box))))
+    if wrong.size:
+        raise InputError(
+            f"{particles.path}, row {wrong[0] + 1}: expected a number of pixels for _rlnImageSize, "
+            f"found {box[wrong[0]]:g}. Correct the value."
+        )
+    return box.astype(np.int64)
+
+
 def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
     pixel_size = particles.numbers("rlnImagePixelSize")
     if pixel_size is not None:
@@ -255,16 +268,25 @@ def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
     return 1e4 * detector / magnification
 
 
+def _boxes(particles: _Particles) -> Int64[np.ndarray, " images"] | None:
+    if box is None:
+        return None
+    wrong = np.flatnonzero(~((box >= 1) & (box < 1 << 31)))
+    if wrong.size:
+        raise InputError(
+            f"{particles.path}, row {wrong[0] + 1}: expected _rlnImageSize in pixels, found "
+            f"{box[wrong[0]]:g}. Correct the value."
+        )
+    return box.astype(np.int64)
+
+
 def _rotations(particles: _Particles) -> tuple[np.ndarray | None, str]:
     angles = [particles.numbers(label) for label in _ANGLES]
     missing = [label for label, angle in zip(_ANGLES, angles, strict=True) if angle is None]
     if missing:
         return None, f"the column _{missing[0]} is missing"
     stacked = _stacked(angles)
-    if stacked is None:
-        return None, ""
-    with np.errstate(invalid="ignore"):  # what is not finite is refused with its row
-        return rotations_from_relion_euler(np.deg2rad(stacked)), ""
+    return None if stacked is None else rotations_from_relion_euler(np.deg2rad(stacked)), ""
 
 
 def _shifts(particles: _Particles, pixel_size: np.ndarray | None) -> tuple[np.ndarray | None, str]:
@@ -354,8 +376,7 @@ def _optics(
     for name in ("defocus_angle", "phase_shift"):
         values[name] = np.deg2rad(values[name])
     values["b_factor"] = damping(values["b_factor"])
-    with np.errstate(over="ignore"):  # what is too large for float32 is refused with its row
-        return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
+    return Optics(**{name: value.astype(np.float32) for name, value in values.items()}), ""
 
 
 def _halves(particles: _Particles) -> Int8[np.ndarray, " images"] | None:
