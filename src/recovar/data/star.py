@@ -244,19 +244,6 @@ def split_image_names(
     return tuple(stacks), stack_index, slice_index
 
 
-def _boxes(particles: _Particles) -> Int64[np.ndarray, " images"] | None:
-    box = particles.numbers("rlnImageSize")
-    if box is None:
-        return None
-    wrong = np.flatnonzero(~((box > 0) & (box < 1 << 31) & (box == np.rint(box))))
-    if wrong.size:
-        raise InputError(
-            f"{particles.path}, row {wrong[0] + 1}: expected a number of pixels for _rlnImageSize, "
-            f"found {box[wrong[0]]:g}. Correct the value."
-        )
-    return box.astype(np.int64)
-
-
 def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
     pixel_size = particles.numbers("rlnImagePixelSize")
     if pixel_size is not None:
@@ -269,6 +256,7 @@ def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
 
 
 def _boxes(particles: _Particles) -> Int64[np.ndarray, " images"] | None:
+    box = particles.numbers("rlnImageSize")
     if box is None:
         return None
     wrong = np.flatnonzero(~((box >= 1) & (box < 1 << 31)))
