@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from recovar.core.ctf import Optics
-from recovar.core.fourier import to_spectrum
+from recovar.core.fourier import to_spectrum, to_volume
 from recovar.core.frequencies import Disc
 from recovar.core.poses import random_rotations
 from recovar.core.projection import centring_factors
@@ -152,6 +153,22 @@ def test_two_passes_at_once_keep_every_image_once(particles):
     for first, second in zip(bank.blocks(), bank.blocks(), strict=True):
         np.testing.assert_array_equal(first.values, second.values)
     assert sum(len(batch) for batch in bank.blocks()) == IMAGES
+
+
+def test_phase_flipped_images_have_transfer_functions_without_sign(tmp_path):
+    """Images times the sign of C are |C| times the slice, with noise of the same power."""
+    plain, images = make_particles(tmp_path)
+    bank = ImageBank(plain, halves(), memory=0)
+    wanted = gather(bank)
+    spectra = bank.disc.from_spectra(to_spectrum(images.astype(np.float64), 2))
+    flipped = to_volume(bank.disc.to_spectra(spectra * np.sign(wanted["transfer"])), 2)
+    write_stack(tmp_path / "f.mrcs", flipped.astype(np.float32), PIXEL)
+    changes = {"stacks": (tmp_path / "f.mrcs",), "phase_flipped": True}
+    places = {"stack_index": np.zeros(IMAGES, np.int32), "slice_index": np.arange(IMAGES)}
+    found = gather(ImageBank(replace(plain, **changes, **places), halves(), memory=0))
+    np.testing.assert_array_equal(found["transfer"], np.abs(wanted["transfer"]))
+    signs = np.sign(wanted["transfer"])
+    np.testing.assert_allclose(found["values"], signs * wanted["values"], atol=2e-5)
 
 
 @pytest.mark.parametrize("missing", ["rotations", "optics"])
