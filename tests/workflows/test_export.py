@@ -1,6 +1,7 @@
 """Particles taken back out of runs, which are made here of plain arrays."""
 
 import csv
+import os
 import pickle
 import re
 import shutil
@@ -258,6 +259,21 @@ def test_absolute_names_hold_from_anywhere(made, tmp_path):
     )
 
 
+def test_names_of_files_may_be_any_bytes(tmp_path):
+    original = tmp_path / "p.star"
+    lines = "".join(LINES[:4]).encode().replace(b"@s", b"@\xe9\xc3\xa9")
+    original.write_bytes(HEAD.encode() + lines)
+    for stack in (b"0", b"1"):
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xe9\xc3\xa9" + stack + b".mrcs")).touch()
+    run = make_run(tmp_path, original, np.array(names_of(original)), np.arange(4))
+    assert run.export("a.star", "--where", "rlnOpticsGroup < 9") == 0
+    assert (tmp_path / "a.star").read_bytes().endswith(lines)
+    assert run.export("b.star", "--absolute-paths") == 0
+    assert os.fsencode(tmp_path) + b"/\xe9\xc3\xa91.mrcs" in (tmp_path / "b.star").read_bytes()
+    assert run.export("a.csv") == 0
+    assert b"\n0001@\xe9\xc3\xa90.mrcs,0," in (tmp_path / "a.csv").read_bytes()
+
+
 def test_images_are_found_in_a_file_that_was_reordered_and_lost_some(made, tmp_path, capsys):
     order = np.random.default_rng(9).permutation(COUNT)[:25]
     (tmp_path / "moved").mkdir()
@@ -485,11 +501,12 @@ def test_nothing_is_replaced_that_should_stay(made, tmp_path, capsys):
         (("--cluster", 1), "--cluster needs clusters"),
         (("--cluster", 9, "--n-clusters", 2), "no cluster 9 in k-means of 2 coordinates"),
         (("--random", 31), "Expected at most 30 for --random"),
-        (("--n-clusters", 31), "Expected at most 30 for --n-clusters"),
+        (("--n-clusters", 31, "--cluster", 0), "Expected at most 30 for --n-clusters"),
         (("--half", 3), "Expected 1 or 2 for --half"),
         (("--latent",), "change rows of a .star file"),
         (("--count", 3), "--count needs --near"),
         (("--axes", "1,2"), "--axes needs --polygon"),
+        (("--n-clusters", 2), "--n-clusters needs --cluster or --class-number"),
         (("--original", "nowhere.star"), "Expected a STAR file at nowhere.star"),
         (("--original", "nowhere.cs"), "was made from a STAR file"),
         (("--original", "nowhere.txt"), "Expected a .star, .cs or .csg file for --original"),

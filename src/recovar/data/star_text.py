@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 Edits: TypeAlias = Mapping[str, Sequence[str] | None]
 """Values by label, one for each row that is kept; None takes the column away."""
 
+_ESCAPE = "surrogateescape"
+"""Bytes that are no UTF-8, as in names of files, stay as they are."""
 _BLOCK = re.compile(rb"\s*data_(\S*)\s*(?:#.*)?", re.IGNORECASE | re.DOTALL)
 _LOOP = re.compile(rb"\s*loop_\s*(?:#.*)?", re.IGNORECASE | re.DOTALL)
 _LABEL = re.compile(rb"\s*_(\S+)\s*(?:#.*)?", re.DOTALL)
@@ -156,8 +158,10 @@ class StarText:
             block.labels.index(label): edits[label] for label in edits if label in block.labels
         }
         for k, piece in enumerate(pieces):
-            texts = [values[k].encode() for values in added]
-            new = {at: None if v is None else v[k].encode() for at, v in changed.items()}
+            texts = [values[k].encode(errors=_ESCAPE) for values in added]
+            new = {
+                at: None if v is None else v[k].encode(errors=_ESCAPE) for at, v in changed.items()
+            }
             pieces[k] = _edited(piece, new, texts)
         return b"".join(pieces)
 
@@ -278,7 +282,7 @@ class _Loop:
             label = _LABEL.fullmatch(line)
             if label is None or self._rows:
                 return False
-            self._labels.append(label[1].decode(errors="surrogateescape"))
+            self._labels.append(label[1].decode(errors=_ESCAPE))
             self._starts[-1:] = [start, end]
             return True
         count = self._count(line)

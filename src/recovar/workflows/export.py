@@ -32,7 +32,7 @@ def run_export(config: ExportConfig, _: Reporter) -> None:
     )
     if images.original is None:
         logger.info("Rows are those that the run has noted: %s.", images.why_not)
-    labels = find_labels(config, images)
+    labels = find_labels(config, images) if config.uses_labels else None
     chosen = _present(config, images, _choose(config, images, labels))
     files = plan_files(config, images, labels, chosen)
     refuse_to_overwrite(files, images, config)

@@ -1,5 +1,6 @@
 """The options of `recovar export`; nothing here needs JAX, so that help and errors are quick."""
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -111,6 +112,12 @@ class ExportConfig:
         if self.labels is not None and self.n_clusters is not None:
             raise InputError("--labels and --n-clusters both tell clusters. Give one of them.")
 
+    @property
+    def uses_labels(self) -> bool:
+        """Whether clusters matter for what is chosen or written."""
+        asked = self.cluster or self.class_number or re.search(r"\blabel\b", self.where or "")
+        return bool(asked) or self.output.suffix in TABLE_SUFFIXES
+
     def _refuse_alone(self) -> None:
         """Refuse options that say nothing without another one."""
         for option, given, other, present in (
@@ -118,6 +125,8 @@ class ExportConfig:
             ("--count", self.count is not None, "--near", self.near),
             ("--near", self.near, "--count", self.count is not None),
             ("--distance euclidean", self.distance == "euclidean", "--near", self.near),
+            ("--labels", self.labels is not None, "--cluster or --class-number", self.uses_labels),
+            ("--n-clusters", self.n_clusters, "--cluster or --class-number", self.uses_labels),
             ("--ind-of run", self.ind_of == "run", "--ind", self.ind is not None),
         ):
             if given and not present:

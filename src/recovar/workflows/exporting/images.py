@@ -201,7 +201,8 @@ def _read_original(
         text = read_star_text(path)
         names = text.particles.columns["rlnImageName"]
         wanted, present = number_names(path, embedding.identity.tolist(), list(names))
-    files = read_manifest(run).stages["inputs"].options.get("files", {})
+    stage = read_manifest(run).stages.get("inputs")
+    files = {} if stage is None else stage.options.get("files", {})
     unchanged = fingerprint(path) in files.values()
     rows = _rows(path, wanted, present, embedding.row if unchanged else None)
     if (rows < 0).all():

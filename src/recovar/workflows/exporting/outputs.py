@@ -254,21 +254,23 @@ def _plan_arrays(
         arrays["label"] = labels.values
     arrays = {name: array[chosen] for name, array in arrays.items()}
     if output.suffix == ".npz":
-        return OutputFile(
-            output,
-            lambda path: save_arrays(path, **arrays),
-            lambda path: all(np.array_equal(v, arrays[k]) for k, v in load_arrays(path).items()),
-        )
+
+        def is_same(path: Path) -> bool:
+            found = load_arrays(path)
+            same = [found[name].tobytes() == array.tobytes() for name, array in arrays.items()]
+            return len(found) == len(arrays) and all(same)
+
+        return OutputFile(output, lambda path: save_arrays(path, **arrays), is_same)
     columns = _columns(arrays)
 
     def write(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8") as file:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
 
     def is_right(path: Path) -> bool:
-        with path.open(newline="", encoding="utf-8") as file:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             header, *rows = csv.reader(file)
         return header == list(columns) and rows == [
             list(r) for r in zip(*columns.values(), strict=True)
