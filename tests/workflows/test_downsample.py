@@ -114,6 +114,15 @@ def test_shifts_in_pixels_of_an_alignment_stay_true_where_its_pixel_size_is_not_
     np.testing.assert_allclose(after.shifts, before.shifts, rtol=1e-6)
 
 
+def test_a_pixel_size_that_is_given_corrects_that_of_alignments(simulated, tmp_path):
+    source = simulated / "particles.cs"
+    downsample(source, tmp_path / "new.mrcs", pixel_size=3.0)
+    before = read_particles(source, pixel_size=3.0)
+    after = read_particles(tmp_path / "new.cs")
+    assert after.pixel_size == pytest.approx(6)
+    np.testing.assert_allclose(after.shifts, before.shifts, rtol=1e-6)
+
+
 def write_old_star(directory, count=5):
     """Make a file as of RELION 3.0, with shifts in pixels."""
     generator = np.random.default_rng(0)

@@ -45,10 +45,6 @@ class Preprocessing:
         """New pixel size over the old one."""
         return self.crop / self.box
 
-    def block_size(self, box: int) -> int:
-        """Give how many images of `box` pixels are handled together, on any machine alike."""
-        return max(1, _BLOCK_BYTES // (4 * box**2))
-
 
 def downsample_images(
     images: Float32[np.ndarray, "images y x"], box: int
@@ -56,7 +52,7 @@ def downsample_images(
     """Shrink images by cropping their transforms to |k| < box/2 along both axes.
 
     Pixels keep their meaning: what is flat stays as high as it was. The origin stays at index
-    size/2, as half of both sizes shifts the signs of the same waves.
+    size/2: moving it there from index 0 changes the signs of the same waves in both sizes.
 
     Args:
         images: Square images of even size.
@@ -112,7 +108,7 @@ def preprocess_images(
     Raises:
         InputError: If an image cannot be read, or cannot be stored or normalized as wanted.
     """
-    size = wanted.block_size(particles.box)
+    size = max(1, _BLOCK_BYTES // (4 * particles.box**2))
     first = start // size * size
     readers: SimpleQueue[ImageReader] = SimpleQueue()
     for _ in range(threads):

@@ -13,6 +13,8 @@ from recovar.data.star_blocks import StarColumn, StarTable, read_star, write_sta
 
 _IN_PIXELS = ("rlnOriginX", "rlnOriginY", "rlnOriginXPrior", "rlnOriginYPrior")
 _OF_MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+_ROUNDING = 1e-3
+"""Pixel sizes that agree this far are one."""
 _DETECTOR, _MAGNIFICATION = "rlnDetectorPixelSize", "rlnMagnification"
 
 
@@ -158,7 +160,8 @@ def remake_cs(path: Path, source: Path, passthrough: Sequence[Path], images: Rem
     """Write a CS file anew for other images; fields that they do not change stay as they are.
 
     What passes through beside the file is in the new one too. Shifts are in pixels of an alignment,
-    whose size is added where the file leaves it to that of the images, which changes.
+    whose size is added where the file leaves it to that of the images, which changes. One that
+    users give in place of what the file says corrects that of the alignment as well.
 
     Args:
         path: File to write.
@@ -171,12 +174,15 @@ def remake_cs(path: Path, source: Path, passthrough: Sequence[Path], images: Rem
         chosen = table[images.rows]
         columns = columns | {n: chosen[n] for n in chosen.dtype.names or () if n not in columns}
     count = len(images.rows)
+    correction = _correction(columns.get("blob/psize_A"), images.old_pixel_size)
     for name in [name for name in columns if name.startswith("alignments")]:
         if name.endswith("/shift"):
             size = name.removesuffix("shift") + "psize_A"
             known = columns.get(size)
             if known is None or not (known > 0).all():
                 columns[size] = images.old_pixel_size.astype("<f4")
+            elif (correction != 1).any():
+                columns[size] = (known * correction).astype(known.dtype)
     names = np.array([name.encode() for name in images.stacks])
     columns["blob/path"] = names[images.stack_index]
     columns["blob/idx"] = images.slice_index.astype("<u4")
@@ -190,3 +196,12 @@ def remake_cs(path: Path, source: Path, passthrough: Sequence[Path], images: Rem
         rows[name] = column
     with written_whole(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array(file, rows, allow_pickle=False)
+
+
+def _correction(
+    stated: Shaped[np.ndarray, " images"] | None, true: Float[np.ndarray, " images"]
+) -> Float[np.ndarray, " images"]:
+    """Give what pixel sizes of alignments change by where users know those of images better."""
+    if stated is None or not (stated > 0).all():
+        return np.ones(len(true))
+    return np.where(np.isclose(true, stated, rtol=_ROUNDING), 1, true / stated)
