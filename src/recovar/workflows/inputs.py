@@ -12,11 +12,17 @@ from recovar.core.grid import Grid
 from recovar.data.legacy import read_halfsets
 from recovar.data.mrc import read_volume
 from recovar.data.particles import Particles, assign_halves, read_particles
+from recovar.data.stack import read_images
 from recovar.errors import InputError
 from recovar.manifest import fingerprint
 from recovar.workflows.configs import MASK_KEYWORDS, PipelineConfig
 
 logger = logging.getLogger(__name__)
+
+_LOOKED_AT = 16
+"""Images of every kind whose strengths are compared."""
+_LARGEST_RATIO = 2.0
+"""Of standard deviations, above which something is said."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ def read_inputs(config: PipelineConfig) -> Inputs:
             "stationary again, and they are used like ordinary images.",
             config.source,
         )
+    _compare_noise(particles)
     particles, halves, why = _split(particles, config)
     if config.n_images is not None:
         chosen = first_of_halves(halves, config.n_images)
@@ -83,6 +90,29 @@ def read_inputs(config: PipelineConfig) -> Inputs:
         None if config.focus_mask is None else read_mask(config.focus_mask, grid, "--focus-mask")
     )
     return Inputs(particles, halves, grid, solvent, focus, why)
+
+
+def _compare_noise(particles: Particles) -> None:
+    """Say when images of different files or kinds are of very different strength."""
+    kind = np.zeros(len(particles), np.int64) if particles.kind is None else particles.kind
+    groups = particles.source * len(particles.kinds_in_files) + kind
+    names, levels = [], []
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        rows = members[:: max(1, len(members) // _LOOKED_AT)][:_LOOKED_AT]
+        of = particles.kinds_in_files[kind[rows[0]]]
+        levels.append(float(np.median(read_images(particles, rows).std(axis=(1, 2)))))
+        names.append(f"{particles.sources[particles.source[rows[0]]]} ({of.box} px)")
+    low, high = int(np.argmin(levels)), int(np.argmax(levels))
+    if levels[high] > _LARGEST_RATIO * levels[low]:
+        logger.warning(
+            "Images of %s have a standard deviation of %.3g, those of %s of %.3g, and one level of "
+            "noise is assumed for all. Normalize them in the same way.",
+            names[high],
+            levels[high],
+            names[low],
+            levels[low],
+        )
 
 
 def _split(
