@@ -276,6 +276,13 @@ def test_the_sign_of_particles_is_seen(tmp_path, images, sign, word):
     assert found["background"].value["normalised"]
 
 
+@pytest.mark.parametrize(("stated", "doubted"), [(1, False), (-1, True)])
+def test_a_stated_sign_is_compared_with_that_of_the_images(particles, stated, doubted):
+    path = particles.with_suffix(".cs")
+    write_cs(path, make_table(sign=stated), np.arange(1, COUNT + 1, dtype=np.uint64))
+    assert ("are dark, but they look bright" in doubts(path)) == doubted
+
+
 def test_noise_has_no_sign(tmp_path):
     noise = np.random.default_rng(5).standard_normal((64, BOX, BOX)).astype(np.float32)
     write_stack(tmp_path / "noise.mrcs", 3 * noise, PIXEL)
@@ -449,3 +456,48 @@ def test_commas_belong_to_names(tmp_path, capsys):
     write_volume(tmp_path / "a,b.mrc", np.zeros((8, 8, 8)), 2.0)
     assert main(["info", str(tmp_path / "a,b.mrc")]) == 0
     assert "volume, MRC" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", ["nan", "1e300", "0", "some"])
+def test_odd_values_in_any_column_are_told_or_refused(tmp_path, value):
+    path = tmp_path / "odd.star"
+    write_particles(path, make_table())
+    tables = read_star(path)
+    for number, table in enumerate(tables):
+        for label in table.columns:
+            columns = {name: list(texts) for name, texts in table.columns.items()}
+            columns[label][-1] = value
+            changed = [*tables]
+            changed[number] = StarTable(table.name, columns)
+            write_star(path, changed)
+            found = tell(path)
+            assert isinstance(found, InputError) or describe([found])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -7.0, 1e30])
+def test_odd_values_in_any_field_are_told_or_refused(tmp_path, value):
+    write_cs(tmp_path / "made.cs", make_table(), np.arange(1, COUNT + 1, dtype=np.uint64))
+    rows = read_cs(tmp_path / "made.cs")
+    for name in rows.dtype.names:
+        if rows.dtype[name].base.kind == "f":
+            odd = rows.copy()
+            odd[name][-1] = value
+            np.save(tmp_path / "odd.npy", odd)
+            (tmp_path / "odd.npy").replace(tmp_path / "odd.cs")
+            found = tell(tmp_path / "odd.cs")
+            assert isinstance(found, InputError) or json.dumps(to_plain(found), allow_nan=False)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 0.0, -7.0, 1e300])
+def test_odd_values_in_pickles_are_told_or_refused(tmp_path, value):
+    rows = ctf_rows(make_optics(), BOX, PIXEL)
+    for column in range(9):
+        odd = rows.copy()
+        odd[-1, column] = value
+        write_pickle(tmp_path / "ctf.pkl", odd)
+        found = tell(tmp_path / "ctf.pkl")
+        assert json.dumps(to_plain(found), allow_nan=False)
+    turns, shifts = make_table().rotations.copy(), np.zeros((COUNT, 2))
+    turns[-1, 0, 0] = shifts[-1, 1] = value
+    write_pickle(tmp_path / "poses.pkl", (turns, shifts))
+    assert json.dumps(to_plain(tell(tmp_path / "poses.pkl")), allow_nan=False)

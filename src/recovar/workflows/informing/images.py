@@ -89,19 +89,34 @@ def grey_facts(sample: Sequence[Grey]) -> Iterator[Fact]:
         + ("normalised" if normalised else "not normalised to 0 and 1"),
         {"mean": level, "deviation": spread, "normalised": normalised},
     )
-    yield _contrast(np.array([g.contrast for g in sample]))
+    yield _contrast(sample)
 
 
-def _contrast(values: Float[np.ndarray, " images"]) -> Fact:
-    """Guess whether particles are dark: centres are compared with rims, image by image."""
-    mean = float(values.mean())
-    error = float(values.std() / max(1, len(values) - 1) ** 0.5)
-    sign, words = None, "not clear"
-    if len(values) >= _FEWEST and abs(mean) > 4 * error:
-        sign = int(np.sign(mean))
-        words = "dark" if mean < 0 else "bright"
+def _contrast(sample: Sequence[Grey]) -> Fact:
+    mean, error = _contrast_of(sample)
+    sign = seen_sign(sample)
+    words = "not clear" if sign is None else describe_sign(sign)
     text = f"{words}: centres differ from rims by {mean:+.3f} ± {error:.3f} standard deviations"
     return Fact("particles look", text, {"sign": sign, "mean": mean, "error": error})
+
+
+def _contrast_of(sample: Sequence[Grey]) -> tuple[float, float]:
+    """Average how much centres differ from rims, with the standard error."""
+    values = np.array([grey.contrast for grey in sample])
+    return float(values.mean()), float(values.std() / max(1, len(values) - 1) ** 0.5)
+
+
+def seen_sign(sample: Sequence[Grey]) -> int | None:
+    """Guess whether particles are dark (−1) or bright (1); None where it is not clear."""
+    if len(sample) < _FEWEST:
+        return None
+    mean, error = _contrast_of(sample)
+    return int(np.sign(mean)) if abs(mean) > 4 * error else None
+
+
+def describe_sign(sign: int) -> str:
+    """Say what particles look like."""
+    return "dark" if sign < 0 else "bright"
 
 
 def grey_doubts(sample: Sequence[Grey]) -> Iterator[str]:

@@ -59,7 +59,7 @@ def range_of(values: Num[np.ndarray, "..."], unit: str = "") -> str:
         >>> range_of(np.array([2.0, 2.0]), "Å"), range_of(np.array([1.5, 12345.6]))
         ('2 Å', '1.5 … 12,345.6')
     """
-    low, high = np.min(values), np.max(values)
+    low, high = limits(values)
     text = number_of(low) if low == high else f"{number_of(low)} … {number_of(high)}"
     return text + unit if unit == "°" else f"{text} {unit}".rstrip()
 
@@ -83,8 +83,9 @@ def without_name(path: Path, sentence: str) -> str:
 
 
 def limits(values: Num[np.ndarray, "..."]) -> list[float]:
-    """Give the smallest and the largest value, for JSON."""
-    return [float(np.min(values)), float(np.max(values))]
+    """Give the smallest and the largest finite value."""
+    finite = values[np.isfinite(values)]
+    return [float(finite.min()), float(finite.max())] if finite.size else [np.nan, np.nan]
 
 
 def tally(values: Shaped[np.ndarray, " n"]) -> dict[str, int]:

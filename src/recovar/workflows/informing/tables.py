@@ -1,19 +1,19 @@
 """Tables of particles in words: what was understood, what they lack, and what looks wrong."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
-from recovar.data import ImageTable
+from recovar.data import ImageTable, select_rows
 from recovar.data.cryosparc import read_cs, read_cs_table, read_joined_cs
 from recovar.data.star import StarTable, read_star, read_star_table
 from recovar.errors import InputError
 from recovar.workflows.informing.columns import report_cs_columns, report_star_columns
 from recovar.workflows.informing.config import InfoConfig
-from recovar.workflows.informing.images import grey_doubts, grey_facts
+from recovar.workflows.informing.images import describe_sign, grey_doubts, grey_facts, seen_sign
 from recovar.workflows.informing.report import (
     Fact,
     FileReport,
@@ -38,6 +38,7 @@ from recovar.workflows.informing.values import (
     pose_doubts,
     pose_facts,
     repeated_doubts,
+    row_doubt,
     shift_doubts,
     shift_facts,
 )
@@ -132,6 +133,7 @@ def _report(
     kind: str,
     config: InfoConfig,
 ) -> FileReport:
+    shown = _with_sound_rows(table)
     search = look_for_stacks(table, config)
     seen = look_at_images(table, search)
     facts = [
@@ -139,10 +141,10 @@ def _report(
         *_particle_facts(table),
         *(() if not table.stacks else (stack_fact(table, search),)),
         *_size_facts(table, seen),
-        *_optics_groups(table),
-        *(() if table.optics is None else optics_facts(table.optics)),
-        *(() if table.rotations is None else pose_facts(table.rotations)),
-        *(() if table.shifts is None else shift_facts(table.shifts, table.pixel_size)),
+        *_optics_groups(shown),
+        *(() if shown.optics is None else optics_facts(shown.optics)),
+        *(() if shown.rotations is None else pose_facts(shown.rotations)),
+        *(() if shown.shifts is None else shift_facts(shown.shifts, shown.pixel_size)),
         *_group_facts(table, extras),
         *_state_facts(table),
         *grey_facts(seen.sample),
@@ -152,8 +154,41 @@ def _report(
         kind,
         tuple(facts),
         tuple(_missing(table, search)),
-        (*_doubts(table, extras), *seen.doubts, *grey_doubts(seen.sample)),
+        (
+            *_doubts(table, extras),
+            *seen.doubts,
+            *_sign_doubts(table, seen),
+            *grey_doubts(seen.sample),
+        ),
     )
+
+
+def _not_finite(table: ImageTable) -> dict[str, Bool[np.ndarray, " images"]]:
+    """Tell which rows have values that are none, by what they are of."""
+    optics = () if table.optics is None else vars(table.optics).values()
+    values = {
+        "a rotation": [] if table.rotations is None else [*table.rotations.reshape(-1, 9).T],
+        "a shift": [] if table.shifts is None else [*table.shifts.T],
+        "a CTF parameter": [np.asarray(each) for each in optics],
+        "a pixel size": [] if table.pixel_size is None else [table.pixel_size],
+    }
+    found = {what: np.zeros(len(table), bool) for what in values}
+    for what, columns in values.items():
+        for column in columns:
+            found[what] |= ~np.isfinite(column)
+    if table.pixel_size is not None:
+        found["a pixel size"] |= table.pixel_size <= 0
+    return found
+
+
+def _with_sound_rows(table: ImageTable) -> ImageTable:
+    """Leave out rows with values that are none, and poses and optics if no row is left."""
+    wrong = np.zeros(len(table), bool)
+    for each in _not_finite(table).values():
+        wrong |= each
+    if wrong.all():
+        return replace(table, rotations=None, shifts=None, optics=None)
+    return select_rows(table, np.flatnonzero(~wrong)) if wrong.any() else table
 
 
 def _particle_facts(table: ImageTable) -> Iterator[Fact]:
@@ -255,8 +290,7 @@ def _state_facts(table: ImageTable) -> Iterator[Fact]:
     value = {"premultiplied": table.premultiplied, "phase_flipped": table.phase_flipped}
     yield Fact("images are", text, value)
     if table.sign is not None:
-        text = f"particles are {'dark' if table.sign < 0 else 'bright'}"
-        yield Fact("stated sign", text, table.sign)
+        yield Fact("stated sign", f"particles are {describe_sign(table.sign)}", table.sign)
 
 
 def _missing(table: ImageTable, search: Search) -> Iterator[str]:
@@ -286,19 +320,38 @@ def _missing(table: ImageTable, search: Search) -> Iterator[str]:
 
 
 def _doubts(table: ImageTable, extras: _Extras) -> Iterator[str]:
+    for what, wrong in _not_finite(table).items():
+        if wrong.any():
+            yield row_doubt(f"has {what} that is NaN, infinite or not possible", wrong)
     if table.rotations is not None:
         yield from pose_doubts(table.rotations)
     if extras.angles is not None:
         yield from angle_doubts(*extras.angles)
-    if table.shifts is not None and table.pixel_size is not None and table.box is not None:
-        yield from shift_doubts(table.shifts / (table.pixel_size * table.box)[:, None])
     if table.optics is not None:
         yield from optics_doubts(table.optics)
     if table.half is not None:
         yield from half_doubts(table.half)
+    if table.stacks:
+        yield from repeated_doubts(table.stack_index, table.slice_index)
+    yield from _size_doubts(table)
+
+
+def _sign_doubts(table: ImageTable, seen: Seen) -> Iterator[str]:
+    """Compare the stated sign with that of the images; multiplying by a CTF may change it."""
+    sign = seen_sign(seen.sample)
+    if table.sign is not None and sign is not None and sign != table.sign:
+        yield (
+            f"The table says that particles are {describe_sign(table.sign)}, but they look "
+            f"{describe_sign(sign)}."
+        )
+
+
+def _size_doubts(table: ImageTable) -> Iterator[str]:
+    if table.shifts is not None and table.pixel_size is not None and table.box is not None:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            fractions = table.shifts / (table.pixel_size * table.box)[:, None]
+        yield from shift_doubts(fractions)
     if table.pixel_size is not None and (table.pixel_size == 1).any():
         yield "The pixel size is exactly 1 Å, as programs write when it is unknown."
     if table.box is not None and (table.box % 2).any():
         yield "Boxes have an odd number of pixels; even ones are wanted."
-    if table.stacks:
-        yield from repeated_doubts(table.stack_index, table.slice_index)

@@ -35,14 +35,15 @@ def pose_facts(rotations: Float[np.ndarray, "images 3 3"]) -> Iterator[Fact]:
 
 def pose_doubts(rotations: Float[np.ndarray, "images 3 3"]) -> Iterator[str]:
     """Look for poses that are none."""
-    products = rotations @ rotations.swapaxes(1, 2)
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = rotations @ rotations.swapaxes(1, 2)
     wrong = np.asarray(~(np.abs(products - np.eye(3)) <= 1e-3).all(axis=(1, 2)))
     if wrong.any():
-        yield _rows("has a matrix that is not a rotation", wrong)
+        yield row_doubt("has a matrix that is not a rotation", wrong)
         return
     mirrored = np.linalg.det(rotations) < 0
     if mirrored.any():
-        yield _rows("has a matrix that mirrors, of determinant −1", mirrored)
+        yield row_doubt("has a matrix that mirrors, of determinant −1", mirrored)
     if len(rotations) > 1 and np.ptp(rotations, axis=0).max() < 1e-6:
         yield f"All {len(rotations):,} poses are equal: was there a refinement?"
     elif len(rotations) >= LEAST_IMAGES:
@@ -59,10 +60,9 @@ def shift_facts(
 ) -> Iterator[Fact]:
     """Tell how far molecules are from the centres of their images."""
     lengths = np.hypot(*shifts.T)
-    text = (
-        f"up to {number_of(lengths.max())} Å, root mean square "
-        f"{number_of(np.sqrt(np.square(lengths).mean()))} Å"
-    )
+    with np.errstate(over="ignore"):
+        typical = np.sqrt(np.square(lengths).mean())
+    text = f"up to {number_of(lengths.max())} Å, root mean square {number_of(typical)} Å"
     value = {
         "largest_angstrom": float(lengths.max()),
         "x_angstrom": limits(shifts[:, 0]),
@@ -79,10 +79,10 @@ def shift_doubts(fractions: Float[np.ndarray, "images 2"]) -> Iterator[str]:
     """Look for shifts, in boxes, that put the molecule at the rim."""
     far = np.abs(fractions).max(axis=1) > 0.25
     if far.any():
+        largest = np.nanmax(np.abs(fractions))
         yield (
-            f"{_rows('is shifted by more than a quarter of the box', far)} "
-            f"The largest shift is {np.abs(fractions).max():.2f} boxes: is the unit, pixels or Å, "
-            "that of the file?"
+            f"{row_doubt('is shifted by more than a quarter of the box', far)} The largest shift "
+            f"is {largest:.2f} boxes: is the unit, pixels or Å, that of the file?"
         )
 
 
@@ -113,7 +113,8 @@ def optics_doubts(optics: Optics) -> Iterator[str]:
     odd = (voltage < 80) | (voltage > 300)
     if odd.any():
         hint = " It looks like V in place of kV." if voltage.max() >= 5e4 else ""
-        yield f"{_rows('has a voltage that is not 80 to 300 kV', odd)} {range_of(voltage)}.{hint}"
+        what = row_doubt("has a voltage that is not 80 to 300 kV", odd)
+        yield f"{what} It is {range_of(voltage)}.{hint}"
     contrast = np.asarray(optics.amplitude_contrast)
     if (np.abs(contrast) > 1).any():
         yield f"Amplitude contrast is {range_of(contrast)}: is it in per cent?"
@@ -173,10 +174,10 @@ def repeated_doubts(
 
 def _if_any(what: str, wrong: Bool[np.ndarray, " images"]) -> Iterator[str]:
     if wrong.any():
-        yield _rows(what, wrong)
+        yield row_doubt(what, wrong)
 
 
-def _rows(what: str, wrong: Bool[np.ndarray, " images"]) -> str:
+def row_doubt(what: str, wrong: Bool[np.ndarray, " images"]) -> str:
     """Say how many rows are so, and which is the first."""
     end = "" if what.endswith("?") else "."
     return f"Row {np.flatnonzero(wrong)[0] + 1:,} {what} ({wrong.sum():,} of {len(wrong):,}){end}"
