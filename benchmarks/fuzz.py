@@ -214,7 +214,7 @@ def _make_classes(folder: Path) -> None:
 def seeds_of(reader: Reader, folder: Path) -> list[Path]:
     """List the files that a reader starts from: those made, and those of others."""
     places = [folder.glob(pattern) for pattern in reader.patterns]
-    if SHARED is not None:
+    if SHARED:
         places += [Path(SHARED, "data", "zoo").rglob(pattern) for pattern in reader.patterns]
     found = {path for place in places for path in place}
     return sorted(path for path in found if path.stat().st_size <= LARGEST_SEED)

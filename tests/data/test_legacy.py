@@ -103,6 +103,9 @@ def test_wrong_poses_are_said(tmp_path):
     write_poses_pickle(path, np.stack([np.eye(3)] * 3), np.full((3, 2), 7.5))
     with pytest.raises(InputError, match=r"found 7.5: they are in the pixel unit"):
         read_poses_pickle(path, 3)
+    write_poses_pickle(path, np.stack([np.eye(3)] * 3), np.array([[0, 0], [np.nan, 0], [0, 0]]))
+    with pytest.raises(InputError, match=r"row 2: expected finite shifts, found \[nan, 0.0\]"):
+        read_poses_pickle(path, 3)
     write_pickle(path, "text")
     with pytest.raises(InputError, match="found values of type"):
         read_poses_pickle(path, 3)
@@ -150,6 +153,13 @@ def test_wrong_transfer_functions_are_said(tmp_path):
         read_ctf_pickle(tmp_path / "c.pkl", 5)
     write_pickle(tmp_path / "c.pkl", np.where(np.eye(4, 9, k=-1) > 0, np.nan, 1.0))
     with pytest.raises(InputError, match="row 2: expected finite CTF parameters"):
+        read_ctf_pickle(tmp_path / "c.pkl", 4)
+    signalling = np.full((4, 9), 0x7F800001, np.uint32).view(np.float32)
+    write_pickle(tmp_path / "c.pkl", signalling)
+    with pytest.raises(InputError, match="row 1: expected finite CTF parameters"):
+        read_ctf_pickle(tmp_path / "c.pkl", 4)
+    write_pickle(tmp_path / "c.pkl", {3: np.ones((4, 9))})
+    with pytest.raises(InputError, match="expected the array ctf, found 3"):
         read_ctf_pickle(tmp_path / "c.pkl", 4)
 
 

@@ -64,6 +64,11 @@ def _numeric(path: Path, value: object, what: str) -> np.ndarray:
     return array
 
 
+def _floats(path: Path, value: object, what: str) -> Float64[np.ndarray, "..."]:
+    with np.errstate(invalid="ignore"):  # what is not finite is refused with its row
+        return _numeric(path, value, what).astype(np.float64)
+
+
 @dataclass(frozen=True)
 class FractionalPoses:
     """Poses as pickles hold them."""
@@ -92,10 +97,10 @@ def read_poses_pickle(path: Path, images: int | None = None) -> FractionalPoses:
         content = (content["rot"], content["trans"]) if "trans" in content else content["rot"]
     if not isinstance(content, tuple | list) or len(content) != 2 or np.ndim(content[0]) != 3:
         content = (content, None)
-    rotations = _numeric(path, content[0], "rotations").astype(np.float64)
+    rotations = _floats(path, content[0], "rotations")
     images = len(np.atleast_1d(rotations)) if images is None else images
     still = np.zeros((images, 2))
-    shifts = still if content[1] is None else _numeric(path, content[1], "shifts").astype(float)
+    shifts = still if content[1] is None else _floats(path, content[1], "shifts")
     for what, array, wanted in (
         ("rotations", rotations, (images, 3, 3)),
         ("shifts", shifts, (images, 2)),
@@ -147,7 +152,7 @@ def read_ctf_pickle(path: Path, images: int | None = None) -> Float64[np.ndarray
             names = ", ".join(map(str, content)) or "none"
             raise InputError(f"{path}: expected the array ctf, found {names}.")
         content = content["ctf"]
-    rows = _numeric(path, content, "CTF parameters").astype(np.float64)
+    rows = _floats(path, content, "CTF parameters")
     images = len(np.atleast_1d(rows)) if images is None else images
     if rows.shape != (images, 9):
         raise InputError(
