@@ -145,7 +145,7 @@ def report_mrc(path: Path) -> FileReport:
     return _report_stack(header) if images else _report_volume(header)
 
 
-def header_facts(header: MrcHeader) -> Iterator[Fact]:
+def _header_facts(header: MrcHeader) -> Iterator[Fact]:
     """Tell type, pixel size and length of a file."""
     order = {"<": "little", ">": "big"}.get(header.dtype.byteorder, "little")
     yield Fact("values", f"{header.dtype.name}, {order}-endian", header.dtype.name)
@@ -156,7 +156,7 @@ def header_facts(header: MrcHeader) -> Iterator[Fact]:
     yield Fact("pixel size", text, list(sizes))
 
 
-def header_doubts(header: MrcHeader) -> Iterator[str]:
+def _header_doubts(header: MrcHeader) -> Iterator[str]:
     """Look for pixel sizes that programs write when they do not know, and for missing ends."""
     if header.voxel_size is not None and abs(header.voxel_size - 1) < 1e-6:
         yield "The pixel size in the header is exactly 1 Å, as programs write when it is unknown."
@@ -169,7 +169,7 @@ def header_doubts(header: MrcHeader) -> Iterator[str]:
 
 def _report_stack(header: MrcHeader) -> FileReport:
     _, rows, columns = header.shape
-    doubts = list(header_doubts(header))
+    doubts = list(_header_doubts(header))
     if rows != columns or rows % 2:
         doubts.append(
             f"Images are {columns} × {rows} pixels; square ones with an even side are wanted."
@@ -180,7 +180,7 @@ def _report_stack(header: MrcHeader) -> FileReport:
     return FileReport(
         header.path,
         "stack of images, MRC",
-        (count, box, *header_facts(header), *grey_facts(sample)),
+        (count, box, *_header_facts(header), *grey_facts(sample)),
         doubts=(*doubts, *grey_doubts(sample)),
         missing=("Poses and CTF parameters: a stack holds images only.",),
     )
@@ -223,7 +223,7 @@ def _report_volume(header: MrcHeader) -> FileReport:
             finite = np.isfinite(slab)
             missing += int(finite.size - finite.sum())
             moments.add(slab[finite])
-    doubts = list(header_doubts(header))
+    doubts = list(_header_doubts(header))
     if missing:
         doubts.append(f"{missing:,} voxels are NaN or infinite.")
     if len({sections, rows, columns}) > 1 or rows % 2:
@@ -235,7 +235,7 @@ def _report_volume(header: MrcHeader) -> FileReport:
         )
     facts = [
         Fact("box", f"{columns} × {rows} × {sections} voxels", [columns, rows, sections]),
-        *header_facts(header),
+        *_header_facts(header),
         *_value_facts(moments),
         _axes(header),
         Fact("origin", f"{_triple(header.origin)} Å, first voxel {_triple(header.start)}",
