@@ -339,6 +339,12 @@ def test_a_small_disk_is_noticed_before_the_start(simulated, tmp_path, monkeypat
     assert left_in(tmp_path) == []
 
 
+def test_a_directory_that_may_not_be_written_is_refused(simulated, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(InputError, match="is not yours to write"):
+        downsample(simulated / "particles.star", tmp_path / "small.mrcs")
+
+
 def test_float16_is_written_as_such(simulated, tmp_path):
     downsample(simulated / "particles.mrcs", tmp_path / "half.mrcs", dtype="float16")
     downsample(simulated / "particles.mrcs", tmp_path / "full.mrcs")
@@ -379,7 +385,7 @@ def test_images_that_look_like_a_volume_are_pointed_out(tmp_path, caplog):
         ({"max_threads": 0}, "at least 1 for --max-threads"),
         ({"pixel_size": 0.0}, "--pixel-size above 0"),
         ({"output": "x.mrc"}, r"ends in .mrcs or .star for -o, got"),
-        ({"output": "no/x.mrcs"}, "directory .*no does not exist"),
+        ({"output": "no/x.mrcs"}, r"Cannot write to .*no: directory does not exist"),
         ({"is_vol": True}, "ends in .mrc for -o"),
         ({"is_vol": True, "normalize": True}, "--normalize is for images, not for a volume"),
         ({"particles": "particles.cs", "relion31": True}, "--relion31 is for a .star file"),

@@ -56,7 +56,7 @@ def run_downsample(config: DownsampleConfig, reporter: Reporter) -> None:
     Raises:
         InputError: If something cannot be read, obeyed or stored, or is there already.
     """
-    _refuse_missing_directory(config.output)
+    _refuse_bad_directory(config.output.parent)
     if config.is_vol:
         _downsample_volume(config)
         return
@@ -87,11 +87,11 @@ def run_downsample(config: DownsampleConfig, reporter: Reporter) -> None:
     _tell_where(config, files)
 
 
-def _refuse_missing_directory(output: Path) -> None:
-    if not output.parent.is_dir():
-        raise InputError(
-            f"Cannot write {output}: directory {output.parent} does not exist. Create it."
-        )
+def _refuse_bad_directory(directory: Path) -> None:
+    if not directory.is_dir():
+        raise InputError(f"Cannot write to {directory}: directory does not exist. Create it.")
+    if not os.access(directory, os.W_OK):
+        raise InputError(f"Cannot write to {directory}: it is not yours to write. Choose another.")
 
 
 def _preprocessing(config: DownsampleConfig, box: int) -> Preprocessing:
