@@ -186,9 +186,10 @@ def _plan_tables(
     original = images.original
     if original is None or original.text is not None:
         reason = "the run was made from a STAR file" if original else images.why_not
+        instead = "Tell its place with --original" if images.is_lost else "Write another format"
         raise InputError(
-            f"Cannot write {output}: rows of a .cs file are wanted, and {reason}. Write a .star "
-            "file or a table (.csv), or tell with --original where the .cs file is."
+            f"Cannot write {output}: rows of a .cs file are wanted, and {reason}. {instead}; .csv "
+            "needs no such file."
         )
     uids = images.embedding.identity[chosen]
     tables = {output.name: select_uids(original.path, uids)}
