@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recovar.cli import main
 from recovar.data.cryosparc import read_cs, read_csg
 from recovar.data.legacy import (
     read_ctf_pickle,
@@ -317,3 +318,31 @@ def test_star_values_that_are_not_finite_are_left_to_be_refused_where_used(tmp_p
     assert not np.isfinite(table.rotations).all()
     assert not np.isfinite(table.shifts).all()
     assert "magnification that is not finite" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "content"),
+    [
+        ("particles", "p.cs", b"\x93NUMPY\x01\x00"),
+        ("particles", "p.csg", b"results:\n  blob:\n    metafile: '>none.cs'\n"),
+        ("particles", "p.star", b"data_\nloop_\n_rlnImageName\n1@\xff\xfe.mrcs\n"),
+        ("particles", "p.mrcs", b"\xff" * 2000),
+        ("--mask", "m.mrc", b"\x1f\x8b" + bytes(2000)),
+        ("--ind", "i.pkl", b"cos\nsystem\n(S'true'\ntR."),
+        ("--poses", "p.npz", b"PK\x03\x04" + bytes(100)),
+        ("--ctf", "c.pkl", b"\x80\x04"),
+    ],
+)
+def test_the_program_refuses_broken_files_in_one_sentence(
+    fuzz, tmp_path, capfd, option, name, content
+):
+    fuzz.make_files(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    options = {"particles": tmp_path / "made.star", "--mask": "sphere", "--zdim": 1}
+    options |= {option: tmp_path / name, "-o": tmp_path / "out"}
+    given = [str(word) for pair in options.items() for word in pair if word != "particles"]
+    assert main(["pipeline", *given]) == 2
+    *_, said = capfd.readouterr().err.splitlines()
+    assert said.startswith("error: ")
+    assert name in said
+    assert not (tmp_path / "out").exists()

@@ -31,8 +31,8 @@ def read_pickle(path: Path) -> object:
             raise
         except UNREADABLE as error:
             raise InputError(
-                f"{path} is not a pickle of numpy arrays that can be read: {error}. Write it "
-                "again, as .pkl or .npz."
+                f"{path} is not a pickle of numpy arrays that can be read: "
+                f"{str(error) or 'it ends too early'}. Write it again, as .pkl or .npz."
             ) from error
 
 
