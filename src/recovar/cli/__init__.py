@@ -56,6 +56,13 @@ COMMANDS: tuple[Command, ...] = (
         chapter=Chapter.FILES,
     ),
     Command(
+        "downsample",
+        "Make images or volumes smaller, with tables that stay true of them.",
+        "recovar.workflows.configs:DownsampleConfig",
+        "recovar.workflows.downsample:run_downsample",
+        chapter=Chapter.FILES,
+    ),
+    Command(
         "parse-pose-star",
         "Write the poses of a STAR file as a pickle.",
         "recovar.workflows.parse_configs:ParsePoseStarConfig",
@@ -84,17 +91,17 @@ COMMANDS: tuple[Command, ...] = (
         chapter=Chapter.FILES,
     ),
     Command(
-        "downsample",
-        "Make images or volumes smaller, with tables that stay true of them.",
-        "recovar.workflows.configs:DownsampleConfig",
-        "recovar.workflows.downsample:run_downsample",
-        chapter=Chapter.FILES,
-    ),
-    Command(
         "pipeline",
         "Estimate mean, components and embedding of particle images.",
         "recovar.workflows.configs:PipelineConfig",
         "recovar.workflows.pipeline:run_pipeline",
+    ),
+    Command(
+        "check",
+        "Ask the images whether poses, shifts, CTFs, hand and mask are what files say.",
+        "recovar.workflows.checking.config:CheckConfig",
+        "recovar.workflows.check:run_check",
+        chapter=Chapter.FILES,
     ),
     Command(
         "export",

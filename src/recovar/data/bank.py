@@ -119,7 +119,7 @@ class ImageBank:
         if self.particles.phase_flipped:
             transfer = np.abs(transfer)
         if self.particles.premultiplied:
-            factor = _flattening(transfer, np.asarray(optics.scale)[:, None])
+            factor = flatten_premultiplied(transfer, np.asarray(optics.scale)[:, None])
             values, transfer = factor * values, factor * transfer**2
         return ImageBatch(
             disc,
@@ -131,7 +131,7 @@ class ImageBank:
         )
 
 
-def _flattening(
+def flatten_premultiplied(
     transfer: Float[np.ndarray, "images pixels"], scale: Float[np.ndarray, "images 1"]
 ) -> Float[np.ndarray, "images pixels"]:
     """Find what makes the noise of premultiplied images stationary again, sign(C) / √(C² + ε).

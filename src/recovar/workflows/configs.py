@@ -67,6 +67,8 @@ class PipelineConfig:
     )
     """Whether to flip the sign of the images, as where particles are bright; automatic looks at
     the mean."""
+    trust_input: bool = field(default=False, metadata=_INPUT)
+    """Go on where a few images contradict poses or CTFs beyond doubt."""
 
     mask: str = field(
         default="from_halfmaps", metadata={"group": "Mask", "keywords": MASK_KEYWORDS}

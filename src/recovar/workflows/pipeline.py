@@ -17,6 +17,7 @@ from recovar.errors import InputError
 from recovar.manifest import read_manifest
 from recovar.regularization import resolution_at
 from recovar.run import Run, Stage
+from recovar.workflows.checking.glance import Opinion, glance
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import (
     Heterogeneous,
@@ -24,7 +25,7 @@ from recovar.workflows.heterogeneity import (
     make_final_means,
     write_components,
 )
-from recovar.workflows.inputs import read_inputs
+from recovar.workflows.inputs import describe_inputs, read_inputs
 from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, write_means
 from recovar.workflows.work import Work, check_memory, start_work
 
@@ -73,6 +74,12 @@ def _run_stages(work: Work) -> None:
         config.source,
         format_bytes(work.budget),
     )
+    work.run.stage(
+        "conventions",
+        Opinion,
+        lambda stage: _check_conventions(stage, work),
+        options={**describe_inputs(config, inputs), "trust_input": config.trust_input},
+    )
     whole = analyse_mean(work)
     found = None if config.only_mean else analyse_heterogeneity(work, whole)
     depends = ["mean"] if found is None else ["mean", "subspace", "embedding"]
@@ -86,6 +93,23 @@ def _run_stages(work: Work) -> None:
         depends=["inputs", "noise", "mask", "volumes"],
     )
     _summarize(work, means, found)
+
+
+def _check_conventions(stage: Stage, work: Work) -> Opinion:
+    """Ask some of the images whether files say the truth about poses and CTFs."""
+    config = work.config
+    opinion = glance(work.inputs.particles, work.executor.progress, config.seed)
+    stage.decide("poses and CTFs", opinion.value, opinion.why)
+    if not opinion.log10_odds:
+        return opinion
+    found = f"{config.source}: the images contradict the files: {opinion.value} ({opinion.why})."
+    if opinion.refutes and not config.trust_input:
+        raise InputError(
+            f"{found} {' '.join(opinion.remedies)} `recovar check` tells more, and --trust-input "
+            "goes on in spite of it."
+        )
+    logger.warning("%s They are used as stated.", found)
+    return opinion
 
 
 def _write_volumes(
