@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.lib import recfunctions
 
 from recovar.data.cryosparc import read_cs, read_cs_table, read_csg, write_cs
+from recovar.data.export import describe_group
 from recovar.errors import InputError
 
 UIDS = np.arange(10, 16, dtype=np.uint64)
@@ -224,6 +225,14 @@ def test_a_results_group_is_read_by_the_tables_that_it_names(tmp_path, rows):
     (tmp_path / "J3.csg").write_text("created: today\n")
     with pytest.raises(InputError, match=r"found none\. Export the particles again"):
         read_cs_table(tmp_path / "J3.csg")
+
+
+def test_groups_are_read_as_they_are_exported(tmp_path, rows):
+    text = describe_group("chosen", {"it's.cs": rows, "other.cs": rows}, "2026-01-31 12:00:00")
+    (tmp_path / "a.csg").write_text(text)
+    save(tmp_path / "it's.cs", rows)
+    assert set(read_csg(tmp_path / "a.csg")) == {"alignments3D", "blob", "ctf"}
+    np.testing.assert_array_equal(read_cs_table(tmp_path / "a.csg").identity, UIDS)
 
 
 def test_names_with_quotes_are_read_from_a_results_group(tmp_path):

@@ -7,6 +7,7 @@ import os
 import zlib
 from contextlib import nullcontext
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -45,7 +46,7 @@ def open_sections(header: MrcHeader) -> np.memmap:
 
 
 def read_sections(
-    file: BinaryIO, header: MrcHeader, first: int, count: int
+    file: BufferedReader, header: MrcHeader, first: int, count: int
 ) -> Num[np.ndarray, "sections rows columns"]:
     """Read sections of an open file, in the type that they have there."""
     sections = np.empty((count, *header.shape[1:]), header.dtype)
