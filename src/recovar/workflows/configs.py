@@ -21,8 +21,8 @@ class PipelineConfig:
     """Everything that `recovar pipeline` can be told."""
 
     particles: tuple[Path, ...] = field(metadata={"positional": True})
-    """Particle images: .star, .cs or .csg files, stacks (.mrcs), or a .txt that lists stacks. Images
-    of several files are analysed together."""
+    """Particle images: .star, .cs or .csg files, stacks (.mrcs), or a .txt that lists stacks.
+    Images of several files are analysed together."""
     output: Path
     """Directory of the run: new, empty, or a run to go on with."""
 
