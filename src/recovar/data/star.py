@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from gemmi import cif
 from jaxtyping import Float64, Int8, Int32, Int64, Shaped
 
 from recovar.core.ctf import Optics
@@ -67,6 +68,9 @@ class _Particles:
 
 def _numbers(path: Path, table: StarTable, label: str) -> Float64[np.ndarray, " rows"]:
     values = table.columns[label]
+    numbers = np.fromiter(map(cif.as_number, values), np.float64, len(values))
+    if not np.isnan(numbers).any():  # what gemmi does not know may be a number to Python
+        return numbers
     try:
         return np.array(values, dtype=np.float64)
     except ValueError:
@@ -227,21 +231,21 @@ def split_image_names(
     A name without @ is a file with one image.
     """
     stacks: dict[str, int] = {}
-    stack_index = np.empty(len(names), np.int32)
-    slice_index = np.empty(len(names), np.int64)
+    stack_of: list[int] = []
+    numbers: list[int] = []
     for row, name in enumerate(names):
         number, at, stack = name.partition("@")
         if not at:
             number, stack = "1", name
-        readable = number.isdecimal() and len(number) <= _MOST_DIGITS
-        if not (readable and 0 < int(number) <= _MOST_SLICES and stack):
+        counted = int(number) if number.isdecimal() and len(number) <= _MOST_DIGITS else 0
+        if not (0 < counted <= _MOST_SLICES and stack):
             raise InputError(
                 f"{path}, row {row + 1}: expected an image name such as 000001@stack.mrcs, "
                 f"counted from 1, found {name!r}. Correct the name."
             )
-        stack_index[row] = stacks.setdefault(stack, len(stacks))
-        slice_index[row] = int(number) - 1
-    return tuple(stacks), stack_index, slice_index
+        numbers.append(counted)
+        stack_of.append(stacks.setdefault(stack, len(stacks)))
+    return tuple(stacks), np.array(stack_of, np.int32), np.array(numbers, np.int64) - 1
 
 
 def _pixel_size(particles: _Particles) -> Float64[np.ndarray, " images"] | None:
