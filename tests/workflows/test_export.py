@@ -473,7 +473,7 @@ def make_run_of_all(place):
 def test_nothing_is_replaced_that_should_stay(made, tmp_path, capsys):
     before = made.original.read_bytes()
     assert made.export("particles.star", "--half", 1, "--overwrite") == 2
-    assert "is an input, which is never replaced" in capsys.readouterr().err
+    assert "is an input; it is never overwritten" in capsys.readouterr().err
     assert made.original.read_bytes() == before
     (tmp_path / "ind.txt").write_text("0 1 2 3 4 5 6 7 8 9")
     options = ("--ind", tmp_path / "ind.txt", "--overwrite")
@@ -484,7 +484,7 @@ def test_nothing_is_replaced_that_should_stay(made, tmp_path, capsys):
     (tmp_path / "a.npy").unlink()
     capsys.readouterr()
     assert made.export("a.npy", "--half", 2) == 2
-    assert "a.txt exists. Give another -o, or --overwrite" in capsys.readouterr().err
+    assert "a.txt exists. Choose another name, or allow it" in capsys.readouterr().err
     assert not (tmp_path / "a.npy").exists()
     assert made.export("a.npy", "--half", 2, "--overwrite") == 0
     assert np.load(tmp_path / "a.npy").tolist() == np.sort(made.row[1::2]).tolist()

@@ -22,6 +22,7 @@ from recovar.workflows.exporting.config import ExportConfig
 from recovar.workflows.exporting.images import RunImages
 from recovar.workflows.exporting.latent_star import latent_columns, without_latent_columns
 from recovar.workflows.exporting.selection import Labels
+from recovar.workflows.outputs import refuse_overwriting
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,9 @@ def refuse_to_overwrite(
     inputs = [*images.inputs, *images.outputs, config.labels, config.ind, config.polygon]
     if original is not None:
         inputs += [original.path, *original.passthrough]
-    kept = {path.resolve() for path in inputs if path is not None}
-    for path in (file.path for file in files):
-        if path.resolve() in kept:
-            raise InputError(f"{path} is an input, which is never replaced. Give another -o.")
-        if path.is_dir():
-            raise InputError(f"Expected the name of a file for -o, and {path} is a directory.")
-        if path.exists() and not config.overwrite:
-            raise InputError(f"{path} exists. Give another -o, or --overwrite to replace it.")
+    for file in files:
+        given = [path for path in inputs if path is not None]
+        refuse_overwriting(file.path, given, overwrite=config.overwrite)
 
 
 def plan_files(
