@@ -172,6 +172,9 @@ def compare(gains: Float[np.ndarray, " images"], particle: Int[np.ndarray, " ima
 def weigh(sample: Sample, reading: Reading, operators: Operators) -> Evidence:
     """Reconstruct both halves as a reading says, and predict every image by the other half.
 
+    Predictions are scaled shell by shell as fits best, so that how far maps were shrunk does not
+    count: it changes the likelihoods of all images alike, which their spread could not show.
+
     Args:
         sample: Images.
         reading: What is believed about them.
@@ -188,7 +191,11 @@ def weigh(sample: Sample, reading: Reading, operators: Operators) -> Evidence:
     halves = folded.halves(folded.prior(curve))
     spectra = halves.map(lambda half: to_ball(half, ball)[:, None])
     parts = [_predict(batch, logarithms, spectra, ball, operators) for batch, logarithms in batches]
-    residual, power, logarithms = (np.concatenate(part) for part in zip(*parts, strict=True))
+    cross, square, power, logarithms = (np.concatenate(part) for part in zip(*parts, strict=True))
+    total = square.sum(0)
+    scale = np.divide(cross.sum(0), total, out=np.zeros_like(total), where=total > 0)
+    scale = np.maximum(scale, 0)
+    residual = power - 2 * scale * cross + scale**2 * square
     shells = slice(1, None)
     return Evidence(
         halves,
@@ -254,16 +261,20 @@ def _predict(
     spectra: Halves[Complex[np.ndarray, "voxels 1"]],
     ball: Ball,
     operators: Operators,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sum squares over shells of what is left of images, and of the images themselves."""
-    residual = batch.values.copy()
+) -> tuple[np.ndarray, ...]:
+    """Sum products of images and predictions over shells, and squares of both."""
+    predicted = np.zeros_like(batch.values)
     for half, spectrum in enumerate((spectra.second, spectra.first)):
         rows = np.flatnonzero(batch.halves == half)
         if rows.size:
             slices = operators.slice_volumes(spectrum, batch.rotations[rows], batch.disc, ball)
-            residual[rows] -= batch.transfer[rows] * np.asarray(slices)[..., 0]
-    left, power = (_shells(np.abs(each) ** 2, batch.disc) for each in (residual, batch.values))
-    return left, power, logarithms
+            predicted[rows] = batch.transfer[rows] * np.asarray(slices)[..., 0]
+    products = (
+        np.real(predicted.conj() * batch.values),
+        np.abs(predicted) ** 2,
+        np.abs(batch.values) ** 2,
+    )
+    return *(_shells(each, batch.disc) for each in products), logarithms
 
 
 def _shells(

@@ -23,7 +23,7 @@ CONVINCING = 5.0
 """Decimal logarithm of odds from which one reading is preferred to another."""
 _HOPELESS = 6.0
 """The same, beyond which a few images suffice to give a reading up."""
-_SCREENED = 500
+_SCREENED = 800
 """Images that every reading is tried on first."""
 _ROUNDS = 4
 """Mistakes that are looked for on top of each other."""
@@ -212,7 +212,8 @@ def _judge(search: _Search, tried: Sequence[_Tried], whole: Evidence) -> Iterato
             continue
         likelihood = each.evidence.likelihood
         odds, count = compare(likelihood - seen[0], particle[rows]), len(rows)
-        promising = compare(likelihood - best, particle[rows]).log10 >= -_HOPELESS
+        is_near_best = compare(likelihood - best, particle[rows]).log10 >= -_HOPELESS
+        promising = is_near_best or abs(odds.log10) <= _HOPELESS
         if promising and count < len(search.sample):
             likelihood = search.weigh(each.reading).likelihood
             odds, count = compare(likelihood - whole.likelihood, particle), len(search.sample)
