@@ -207,6 +207,11 @@ def test_archives_that_unpack_to_far_more_than_their_size_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"bomb\.npz: its \d+ bytes would unpack to 3221225472"):
         read_npz(path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.npy", npy(np.zeros(10)))
+        archive.filelist[0].file_size = 1 << 29
+    with pytest.raises(InputError, match="cannot unpack to 536870912 bytes"):
+        read_npz(path)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", npy(np.zeros(1 << 20)))
         archive.filelist[0].file_size = 1 << 16
     with pytest.raises(InputError, match=r"promises 8388608 bytes, 65408 follow"):

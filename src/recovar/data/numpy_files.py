@@ -19,6 +19,8 @@ from jaxtyping import Shaped
 from recovar.data import opened, refuse_bomb
 from recovar.errors import InputError
 
+_DEFLATE_RATIO = 1032
+"""How many times shorter deflate can make anything."""
 _LONGEST_HEADER = 1 << 20
 """Bytes; tables of cryoSPARC with many classes exceed NumPy's own limit."""
 _HEADERS = {
@@ -57,9 +59,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     with opened(path, "an .npz file") as file:
         try:
             with ZipFile(file) as archive:
-                _check_entries(archive)
-                unpacked = sum(entry.file_size for entry in archive.infolist())
-                refuse_bomb(path, os.fstat(file.fileno()).st_size, unpacked)
+                packed = os.fstat(file.fileno()).st_size
+                refuse_bomb(path, packed, sum(entry.file_size for entry in archive.infolist()))
+                _check_entries(archive, packed)
                 arrays = {}
                 for entry in archive.infolist():
                     with archive.open(entry) as member:
@@ -74,8 +76,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             ) from error
 
 
-def _check_entries(archive: ZipFile) -> None:
+def _check_entries(archive: ZipFile, packed: int) -> None:
     for entry in archive.infolist():
+        if entry.file_size > _DEFLATE_RATIO * min(entry.compress_size, packed):
+            raise ValueError(f"{entry.filename} cannot unpack to {entry.file_size} bytes")
         if entry.compress_type not in (ZIP_STORED, ZIP_DEFLATED) or entry.flag_bits & 1:
             raise ValueError(f"{entry.filename} is encrypted, or compressed in another way")
 
