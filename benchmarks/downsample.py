@@ -125,9 +125,9 @@ def main() -> None:
         "# Making images smaller",
         "",
         (
-            f"`python benchmarks/downsample.py --gigabytes {options.gigabytes:g}`, {CORES} cores. The "
-            "floor is the larger of the times of disk and FFTs; from memory, that of the FFTs. Memory "
-            "is that of whole commands: for an eighth of the images, and for all."
+            f"`python benchmarks/downsample.py --gigabytes {options.gigabytes:g}`, {CORES} cores. "
+            "The floor is the larger of the times of disk and FFTs; from memory, that of the FFTs. "
+            "Memory is that of whole commands: for an eighth of the images, and for all."
         ),
         "",
         "| box | images | from | images/s | disk alone | FFTs alone | time / floor | memory |",
