@@ -142,9 +142,11 @@ def find_reading(
     with progress.task("Readings of the files", rounds * len(listed), "readings") as advance:
         for _ in range(rounds):
             evidence, judged = _try_all(search, changes, listed, advance)
-            best = max(judged, key=lambda each: each.odds.log10, default=None)
-            if best is None or best.odds.log10 < CONVINCING:
+            better = [each for each in judged if each.odds.log10 >= CONVINCING]
+            if not better:
                 break
+            # Odds are capped by how alike particles gain; what images gain in all is not.
+            best = max(better, key=lambda each: each.odds.ratio / each.images)
             logger.debug("%s: odds of 10^%.1f", best.alternative.name, best.odds.log10)
             changes = _changed(changes, best.alternative)
         else:
