@@ -295,8 +295,8 @@ def write_table(rows: dict[str, str]) -> None:
     head = (
         "# What `recovar check` says about single mistakes\n\n"
         f"Simulated images of 48 pixels of 6 Å, SNR {SNR:g}, shifts of 12 Å, astigmatism of 500 to "
-        "2000 Å. Two CPU cores shared with other work. Made by `benchmarks/check.py`; odds are those "
-        "against what the files say.\n\n"
+        "2000 Å. Two CPU cores shared with other work. Made by `benchmarks/check.py`; odds are "
+        "those against what the files say.\n\n"
         "| mistake | verdict | odds | images | seconds | right |\n|---|---|---|---|---|---|\n"
     )
     RESULTS.write_text(head + "\n".join(rows.values()) + "\n")

@@ -10,7 +10,7 @@ from problems import Molecule
 
 from recovar.acquisition import Conditions, draw_truth
 from recovar.cli import main
-from recovar.compute.progress import NoProgress
+from recovar.compute.progress import NoProgress, SilentReporter
 from recovar.conventions import Evidence
 from recovar.core.grid import Grid
 from recovar.core.halves import Halves
@@ -21,6 +21,8 @@ from recovar.data_sets import TrueStates, write_simulation
 from recovar.manifest import read_manifest
 from recovar.simulator import Simulation
 from recovar.specimens import VolumeSpecimen
+from recovar.workflows.check import check
+from recovar.workflows.checking.config import CheckConfig
 from recovar.workflows.checking.glance import glance
 from recovar.workflows.checking.maps import find_hand, find_mask_axes, find_sign, orientations
 from recovar.workflows.checking.sample import choose_rows
@@ -98,6 +100,20 @@ def test_a_quick_look_names_transposed_rotations(data, tmp_path):
     opinion = glance(read_particles(star), NoProgress(), 0)
     assert opinion.refutes
     assert opinion.value == "rotations are transposed"
+
+
+def test_rows_one_off_are_not_taken_for_poses_one_off(data, tmp_path):
+    table = read_star_table(data / "particles.star")
+    star = spoilt(
+        data,
+        tmp_path / "data",
+        rotations=np.roll(table.rotations, -1, 0),
+        shifts=np.roll(table.shifts, -1, 0),
+        optics=table.optics[np.roll(np.arange(COUNT), -1)],
+    )
+    checked = check(read_particles(star), CheckConfig(particles=(star,)), SilentReporter())
+    changes = [change.name for change in checked.found.changes]
+    assert changes == ["every row belongs to the image after it"]
 
 
 @pytest.mark.parametrize("count", [2, 15, 40, COUNT])
