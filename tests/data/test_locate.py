@@ -113,3 +113,20 @@ def test_the_message_about_a_missing_stack_is_short_and_tells_what_to_do(tmp_pat
     with pytest.raises(InputError, match="data, which has 0") as caught:
         locate_stacks(["/gone/x.mrcs"], StackLocator(source, tmp_path / "data"))
     assert "current directory" not in str(caught.value)
+
+
+def test_files_that_are_there_twice_are_told(tmp_path, monkeypatch, caplog):
+    (tmp_path / "job").mkdir()
+    for place in ("a.mrcs", "job/a.mrcs"):
+        (tmp_path / place).touch()
+    monkeypatch.chdir(tmp_path)
+    found = locate_stacks(["a.mrcs"], StackLocator(tmp_path / "job/p.star"))
+    assert found[0].samefile("a.mrcs")
+    assert "1 of 1 image files are there twice" in caplog.text
+    assert "job/a.mrcs is not" in caplog.text
+    caplog.clear()
+    locate_stacks(["a.mrcs"], StackLocator(tmp_path / "job/p.star", tmp_path / "job"))
+    (tmp_path / "job/a.mrcs").unlink()
+    (tmp_path / "job/a.mrcs").symlink_to(tmp_path / "a.mrcs")
+    locate_stacks(["a.mrcs"], StackLocator(tmp_path / "job/p.star"))
+    assert not caplog.text

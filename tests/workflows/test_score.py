@@ -384,7 +384,7 @@ def test_every_score_has_its_definition(discrete, hinge, tmp_path):
         (lambda f: write_volume(f / "mean.mrc", np.ones((24, 24, 24)), 2.0), "24 of 2 Å"),
         (lambda f: write_volume(f / "mean.mrc", np.ones((32, 32, 32)), 3.75), "32 of 3.75 Å"),
         (lambda f: write_volume(f / "pc_0000.mrc", np.ones((16, 16, 16)), 7.5), "a box of 24"),
-        (lambda f: (f / "embedding.npy").write_bytes(b"junk"), "does not hold an array"),
+        (lambda f: (f / "embedding.npy").write_bytes(b"junk"), "no array that can be read"),
     ],
 )
 def test_results_that_do_not_fit_the_truth_are_refused(discrete, tmp_path, break_it, message):

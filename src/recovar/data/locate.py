@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -37,10 +37,23 @@ class StackLocator:
 
     def find_in_place(self, name: str) -> Path | None:
         """Give the first file in one of the places that `find` tries."""
+        return next(self._places(name, self._roots), None)
+
+    def find_another(self, name: str) -> Path | None:
+        """Give a different file of the same name that lies beside `source`, unless told where."""
+        if self.datadir is not None:
+            return None
+        found = self.find_in_place(name)
+        beside = next(self._places(name, [self.source.absolute().parent]), None)
+        if found is None or beside is None or found.samefile(beside):
+            return None
+        return beside
+
+    def _places(self, name: str, roots: Sequence[Path]) -> Iterator[Path]:
         spellings = [_expanded(text) for text in self._spellings(name)]
-        paths = (root / written for root in self._roots for written in spellings)
+        paths = (root / written for root in roots for written in spellings)
         places = (place for path in paths for place in (path, _exchanged(path)))
-        return next((place for place in places if _is_file(place)), None)
+        return (place for place in places if _is_file(place))
 
     def find_by_name(self, name: str) -> Path | None:
         """Give the only file of this name below the directory that is searched."""
@@ -178,5 +191,17 @@ def locate_stacks(names: Sequence[str], locator: StackLocator) -> tuple[Path, ..
             len(names),
             found[elsewhere[0]],
             elsewhere[0],
+        )
+    others = {name: other for name in names if (other := locator.find_another(name)) is not None}
+    if others:
+        name, other = next(iter(others.items()))
+        logger.warning(
+            "%s: %d of %d image files are there twice: %s is used, and another %s is not. Give "
+            "their directory with --datadir.",
+            locator.source,
+            len(others),
+            len(names),
+            found[name],
+            other,
         )
     return tuple(path for name in names if (path := found[name]) is not None)
