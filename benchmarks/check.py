@@ -171,7 +171,7 @@ MISTAKES = (
     ),
     Mistake("reference map right", "Hand: that of", volume=lambda v: v),
     Mistake("reference map mirrored", "Hand: opposite", volume=mirror),
-    Mistake("mask right", "Mask: its axes are right", mask=lambda m: m),
+    Mistake("mask right", "Mask: its axes may stay", mask=lambda m: m),
     Mistake(
         "axes of the mask permuted", "z y x taken from y x z",
         mask=lambda m: m.transpose(2, 0, 1),

@@ -134,8 +134,8 @@ def _on_mask(mask: MaskFound | None) -> Iterator[str]:
         )
     else:
         yield (
-            f"Mask: cannot be told from other orders of its axes; {mask.inside:.0%} of the signal "
-            "is inside."
+            "Mask: its axes may stay as they are, no other order fits clearly better or worse; "
+            f"{mask.inside:.0%} of the signal is inside."
         )
 
 
