@@ -166,7 +166,7 @@ MISTAKES = (
     Mistake("noise alone", "No verdict",
         stack=lambda i, _: np.random.default_rng(0).normal(size=i.shape)),
     Mistake(
-        "rotations transposed and shifts negated", "transposed; and shifts have the opposite",
+        "rotations transposed and shifts negated", "sign; and rotations are transposed",
         lambda t: replace(t, rotations=t.rotations.swapaxes(1, 2), shifts=-t.shifts),
     ),
     Mistake("reference map right", "Hand: that of", volume=lambda v: v),
