@@ -62,6 +62,8 @@ class Manifest(msgspec.Struct, frozen=True):
     config: dict[str, Any]
     stages: dict[str, StageRecord] = {}
     format: int = FORMAT
+    directory: str = ""
+    """Where the command was given; relative paths in `config` start there."""
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -170,14 +170,37 @@ class Run:
                 command=list(command),
                 config=to_plain(dict(config)),
                 stages=before.stages if before else {},
+                directory=os.fspath(Path.cwd()),
             )
             if before:
                 changes = describe_changes(before.config, manifest.config)
                 logger.info("Resuming the run in %s%s", path, f" with {changes}" if changes else "")
             run = cls(path, lock, manifest)
             run._save_manifest()
-            with (path / "command.txt").open("a") as file:
-                file.write(shlex.join(command) + "\n")
+            _note_command(path, command)
+        except BaseException:
+            lock.close()
+            raise
+        return run
+
+    @classmethod
+    def join(cls, path: Path | str, command: Sequence[str]) -> "Run":
+        """Open a run that exists, to add stages of another command than the one that made it.
+
+        Args:
+            path: Directory of the run.
+            command: Command line, program first; empty if there was none.
+
+        Raises:
+            InputError: If there is no run, or a damaged one.
+            RunInUseError: If another process is writing to it.
+        """
+        path = Path(path)
+        read_manifest(path)
+        lock = _lock(path)
+        try:
+            run = cls(path, lock, read_manifest(path))
+            _note_command(path, command)
         except BaseException:
             lock.close()
             raise
@@ -294,6 +317,11 @@ class Run:
         text = msgspec.json.format(msgspec.json.encode(self._manifest), indent=2)
         with write_whole(self.path / MANIFEST) as partial:
             partial.write_bytes(text + b"\n")
+
+
+def _note_command(path: Path, command: Sequence[str]) -> None:
+    with (path / "command.txt").open("a") as file:
+        file.write(shlex.join(command) + "\n")
 
 
 def _refuse_foreign(path: Path) -> None:

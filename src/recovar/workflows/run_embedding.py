@@ -24,6 +24,10 @@ class RunEmbedding:
     """What the particles file calls an image."""
     row: Int64[np.ndarray, " images"]
     """Row of an image in the particles file, from 0."""
+    coordinates_noreg: Float64[np.ndarray, "images zdim"]
+    """Least-squares estimates: unbiased, and noisier."""
+    covariance_noreg: Float64[np.ndarray, "images zdim zdim"]
+    """Of the errors of `coordinates_noreg`."""
 
     def __len__(self) -> int:
         """Count the images."""
@@ -36,7 +40,7 @@ def read_run_embedding(run: Path, zdim: int | None) -> RunEmbedding | None:
     Raises:
         InputError: If the run has embeddings, but not that one.
     """
-    files = {int(file.stem[4:]): file for file in (run / "output" / "embedding").glob("zdim*.npz")}
+    files = _embedding_files(run)
     if not files:
         return None
     if zdim is not None and zdim not in files:
@@ -54,4 +58,15 @@ def read_run_embedding(run: Path, zdim: int | None) -> RunEmbedding | None:
         each["eigenvalues"].astype(np.float64),
         each["identity"],
         each["row"].astype(np.int64),
+        each["z_noreg"].astype(np.float64),
+        each["covariance_noreg"].astype(np.float64),
     )
+
+
+def list_embeddings(run: Path) -> tuple[int, ...]:
+    """List the numbers of coordinates that a run has embeddings of, ascending."""
+    return tuple(sorted(_embedding_files(run)))
+
+
+def _embedding_files(run: Path) -> dict[int, Path]:
+    return {int(file.stem[4:]): file for file in (run / "output" / "embedding").glob("zdim*.npz")}

@@ -1,0 +1,60 @@
+"""The options that all commands share which reconstruct states; nothing here needs JAX."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from recovar.compute.memory import parse_bytes
+from recovar.errors import InputError
+
+_STATES = {"group": "States"}
+_RESOURCES = {"group": "Images and memory"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class StateOptions:
+    """How volumes are reconstructed at latent points."""
+
+    state_method: Literal["regression", "published", "quantile"] = field(
+        default="regression", metadata=_STATES
+    )
+    """Which images make a state, and how much they count: by their posterior, with a bandwidth
+    chosen in every region and shell, and corrected for the linear part of the motion (regression);
+    by the published rule of selection (published); or the nearest ones, all alike (quantile)."""
+    q: float | None = field(default=None, metadata=_STATES)
+    """Nearest images by a quantile: those within this quantile of the χ² distribution of distances,
+    such as 0.95. Implies --state-method quantile."""
+    n_std: float | None = field(default=None, metadata=_STATES)
+    """The same, as a number of standard deviations along each coordinate."""
+    n_bandwidths: int = field(default=12, metadata=_STATES)
+    """Bandwidths to choose from."""
+    Bfactor: float = field(default=0.0, metadata={**_STATES, "aliases": ("--b-factor",)})
+    """Sharpen volumes by this B-factor in Å², positive to sharpen."""
+
+    particles: Path | None = field(default=None, metadata=_RESOURCES)
+    """The same images at another size, such as the original ones after --downsample: states are
+    then as large as these."""
+    memory: str | None = field(default=None, metadata=_RESOURCES)
+    """Ceiling on the memory used, such as 16GB; 80 % of what is free if not given."""
+
+    def __post_init__(self) -> None:
+        """Refuse what can never work, before anything is read or written."""
+        if self.q is not None and self.n_std is not None:
+            raise InputError("--q and --n-std both say how near images must be. Give one of them.")
+        if self.q is not None and not 0 < self.q < 1:
+            raise InputError(f"Expected a quantile between 0 and 1 for --q, got {self.q:g}.")
+        if self.n_std is not None and not self.n_std > 0:
+            raise InputError(f"Expected more than 0 for --n-std, got {self.n_std:g}.")
+        if (self.q, self.n_std) != (None, None) and self.state_method == "published":
+            raise InputError(
+                "--q and --n-std are for --state-method quantile, not for published. Leave one out."
+            )
+        if self.n_bandwidths < 2:
+            raise InputError(f"Expected at least 2 for --n-bandwidths, got {self.n_bandwidths}.")
+        if self.memory is not None:
+            parse_bytes(self.memory)
+
+    @property
+    def selection(self) -> str:
+        """How images are chosen, whichever option said so."""
+        return self.state_method if self.q is None and self.n_std is None else "quantile"
