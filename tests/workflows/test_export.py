@@ -115,6 +115,8 @@ def make_run(place, original, identity, row, *, particles=None, table=None):
                     partial,
                     z=z[:, :zdim],
                     covariance=covariance[:, :zdim, :zdim],
+                    z_noreg=z[:, :zdim],
+                    covariance_noreg=covariance[:, :zdim, :zdim],
                     contrast=contrast,
                     eigenvalues=np.ones(zdim),
                     identity=identity,

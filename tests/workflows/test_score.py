@@ -156,6 +156,8 @@ def write_run(path, known, rows=None):
         path / "output" / "embedding" / f"zdim{count}.npz",
         z=z,
         covariance=np.tile(np.diag(spread**2), (len(rows), 1, 1)),
+        z_noreg=z,
+        covariance_noreg=np.tile(np.diag(spread**2), (len(rows), 1, 1)),
         contrast=known.contrast[rows],
         eigenvalues=population.variances[:count],
         identity=np.array([f"{row + 1:06d}@particles.mrcs" for row in rows]),
