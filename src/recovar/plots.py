@@ -14,8 +14,8 @@ from recovar.core.ctf import Optics, transfer_function
 from recovar.core.grid import Grid
 from recovar.regularization import resolution_at
 
-_INK, _MUTED = "#1f2933", "#9aa5b1"
-_COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5")
+INK, MUTED = "#1f2933", "#9aa5b1"
+COLOURS = ("#2b6cb0", "#dd6b20", "#2f855a", "#805ad5")
 _DENSITY = "viridis"
 _SIGNED = "RdBu_r"
 _MOST_BARS = 40
@@ -26,11 +26,12 @@ def save_figure(figure: Figure, path: Path) -> None:
     figure.savefig(path, format="png", dpi=150)
 
 
-def _make_axes(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:
+def make_axes(width: float = 6.0, height: float = 4.0) -> tuple[Figure, Axes]:
+    """Make a figure with one plot that looks as all of them do."""
     figure = Figure((width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=_INK, labelsize=9)
+    axes.tick_params(colors=INK, labelsize=9)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.set_axisbelow(True)
     return figure, axes
@@ -56,13 +57,13 @@ def draw_fsc(
     curves: Mapping[str, Float[np.ndarray, " shells"]], grid: Grid, threshold: float = 0.143
 ) -> Figure:
     """Draw correlations of half-maps, with the resolution at which each falls below a threshold."""
-    figure, axes = _make_axes()
-    axes.axhline(threshold, color=_MUTED, linewidth=1, linestyle="--")
+    figure, axes = make_axes()
+    axes.axhline(threshold, color=MUTED, linewidth=1, linestyle="--")
     axes.annotate(
         f"{threshold:g}", (0.01, threshold), xycoords=("axes fraction", "data"), fontsize=8,
-        color=_MUTED, ha="left", va="bottom",
+        color=MUTED, ha="left", va="bottom",
     )  # fmt: skip
-    for (label, curve), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (label, curve), colour in zip(curves.items(), COLOURS, strict=False):
         reached = resolution_at(curve, threshold, grid)
         axes.plot(
             _frequencies(len(curve), grid), curve, color=colour, label=f"{label}: {reached:.3g} Å"
@@ -77,17 +78,17 @@ def draw_fsc(
 
 def draw_transfer_function(optics: Optics, pixel_size: float) -> Figure:
     """Draw the transfer function of one image along both axes of its astigmatism."""
-    figure, axes = _make_axes()
+    figure, axes = make_axes()
     frequency = np.linspace(0, 0.5 / pixel_size, 1000)
     angle = float(np.asarray(optics.defocus_angle)[0])
     for name, turn, defocus, colour in (
-        ("major", angle, optics.defocus_u, _COLOURS[0]),
-        ("minor", angle + np.pi / 2, optics.defocus_v, _COLOURS[1]),
+        ("major", angle, optics.defocus_u, COLOURS[0]),
+        ("minor", angle + np.pi / 2, optics.defocus_v, COLOURS[1]),
     ):
         curve = transfer_function(optics, frequency * np.cos(turn), frequency * np.sin(turn))[0]
         label = f"{name} axis: defocus {float(np.asarray(defocus)[0]):,.0f} Å"
         axes.plot(frequency, curve, color=colour, linewidth=1, label=label)
-    axes.axhline(0, color=_MUTED, linewidth=1)
+    axes.axhline(0, color=MUTED, linewidth=1)
     axes.set_ylim(-1.05, 1.05)
     axes.set_ylabel("transfer function")
     axes.legend(frameon=False, fontsize=9)
@@ -99,10 +100,10 @@ def draw_noise(
     noise: Float[np.ndarray, " shells"], power: Float[np.ndarray, " shells"], grid: Grid
 ) -> Figure:
     """Draw the power of noise and of images, per pixel of white noise with the same power."""
-    figure, axes = _make_axes()
+    figure, axes = make_axes()
     frequency = _frequencies(len(noise), grid)
-    axes.plot(frequency[1:], power[1:] / grid.size**2, color=_COLOURS[1], label="images")
-    axes.plot(frequency[1:], noise[1:] / grid.size**2, color=_COLOURS[0], label="noise")
+    axes.plot(frequency[1:], power[1:] / grid.size**2, color=COLOURS[1], label="images")
+    axes.plot(frequency[1:], noise[1:] / grid.size**2, color=COLOURS[0], label="noise")
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda power, _: f"{power:g}"))
@@ -117,28 +118,28 @@ def draw_eigenvalues(
     eigenvalues: Float[np.ndarray, " pcs"], reliability: Float[np.ndarray, " pcs"]
 ) -> Figure:
     """Draw the variance along each component, and how much of it images determine."""
-    figure, axes = _make_axes()
+    figure, axes = make_axes()
     shown = slice(0, _MOST_BARS)
     number = np.arange(1, len(eigenvalues[shown]) + 1)
     positive = np.maximum(eigenvalues[shown], 1e-6 * float(eigenvalues.max()))
-    axes.plot(number, positive, "o-", color=_COLOURS[0], markersize=5)
+    axes.plot(number, positive, "o-", color=COLOURS[0], markersize=5)
     axes.set_yscale("log")
     axes.set_xlabel("component")
-    axes.set_ylabel("eigenvalue (variance of z)", color=_COLOURS[0])
+    axes.set_ylabel("eigenvalue (variance of z)", color=COLOURS[0])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     right = axes.twinx()
-    right.bar(number, reliability[shown], width=0.55, color=_COLOURS[1], alpha=0.3)
+    right.bar(number, reliability[shown], width=0.55, color=COLOURS[1], alpha=0.3)
     right.set_ylim(0, 1)
-    right.set_ylabel("reliability of coordinates", color=_COLOURS[1])
+    right.set_ylabel("reliability of coordinates", color=COLOURS[1])
     right.spines["top"].set_visible(False)
     return figure
 
 
 def draw_contrast(contrast: Float[np.ndarray, " images"]) -> Figure:
     """Draw how contrasts are distributed."""
-    figure, axes = _make_axes()
-    axes.hist(contrast, bins=60, color=_COLOURS[0], alpha=0.85)
-    axes.axvline(1, color=_MUTED, linewidth=1, linestyle="--")
+    figure, axes = make_axes()
+    axes.hist(contrast, bins=60, color=COLOURS[0], alpha=0.85)
+    axes.axvline(1, color=MUTED, linewidth=1, linestyle="--")
     axes.set_xlabel("contrast")
     axes.set_ylabel("images")
     axes.set_title(
@@ -147,11 +148,14 @@ def draw_contrast(contrast: Float[np.ndarray, " images"]) -> Figure:
     return figure
 
 
-def draw_embedding(coordinates: Float[np.ndarray, "images zdim"]) -> Figure:
+def draw_embedding(
+    coordinates: Float[np.ndarray, "images zdim"],
+    names: tuple[str, str] = ("coordinate 1", "coordinate 2"),
+) -> Figure:
     """Draw the density of images along the first two coordinates, or along the only one."""
-    figure, axes = _make_axes(5.6, 5.0)
+    figure, axes = make_axes(5.6, 5.0)
     if coordinates.shape[1] == 1:
-        axes.hist(coordinates[:, 0], bins=80, color=_COLOURS[0])
+        axes.hist(coordinates[:, 0], bins=80, color=COLOURS[0])
         axes.set_ylabel("images")
     else:
         first, second = coordinates[:, 0], coordinates[:, 1]
@@ -167,9 +171,9 @@ def draw_embedding(coordinates: Float[np.ndarray, "images zdim"]) -> Figure:
         )  # fmt: skip
         axes.set_xlim(*extent[0])
         axes.set_ylim(*extent[1])
-        axes.set_ylabel("coordinate 2")
+        axes.set_ylabel(names[1])
         figure.colorbar(cells, label="images", shrink=0.8)
-    axes.set_xlabel("coordinate 1")
+    axes.set_xlabel(names[0])
     return figure
 
 
@@ -189,7 +193,7 @@ def draw_map(
         for column, (image, outline) in enumerate(zip(images, outlines, strict=True)):
             axes = panels[row, column]
             _show(axes, image, grid, "gray", (low, high))
-            _outline(axes, outline, 0.5, grid, _COLOURS[1])
+            _outline(axes, outline, 0.5, grid, COLOURS[1])
             axes.set_title(f"{('slice', 'projection')[row]} across {'zyx'[column]}", fontsize=9)
     return figure
 
@@ -215,7 +219,7 @@ def draw_components(
         limit = float(np.percentile(np.abs(volume), 99.95)) or 1.0
         for axis, axes in enumerate(row):
             _show(axes, np.take(volume, centre[axis], axis), grid, _SIGNED, (-limit, limit))
-            _outline(axes, np.take(mean, centre[axis], axis), outline, grid, _MUTED)
+            _outline(axes, np.take(mean, centre[axis], axis), outline, grid, MUTED)
             axes.set_title(f"component {number + 1}, slice across {'zyx'[axis]}", fontsize=8)
         bar = figure.colorbar(row[-1].images[0], ax=row.tolist(), shrink=0.85, pad=0.01)
         bar.ax.tick_params(labelsize=7)
@@ -245,5 +249,5 @@ def _show(
     )  # fmt: skip
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-    axes.tick_params(labelsize=7, colors=_INK)
+    axes.tick_params(labelsize=7, colors=INK)
     axes.set_xlabel("Å", fontsize=7, labelpad=1)
