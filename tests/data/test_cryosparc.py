@@ -140,6 +140,14 @@ def test_a_single_valued_split_means_no_half_sets(tmp_path, rows):
     assert read_cs_table(save(tmp_path / "p.cs", rows)).half is None
 
 
+def test_images_of_one_micrograph_or_exposure_group_share_a_number(tmp_path, rows):
+    uids = np.array([2**63, 7] * (len(rows) // 2), np.uint64)
+    extra = {"location/micrograph_uid": uids, "ctf/exp_group_id": (uids == 7).astype("u4") + 5}
+    table = read_cs_table(save(tmp_path / "p.cs", add(rows, **extra)))
+    assert table.micrograph.tolist() == table.optics_group.tolist() == [0, 1] * (len(rows) // 2)
+    assert read_cs_table(save(tmp_path / "q.cs", rows)).micrograph is None
+
+
 def test_a_leading_angle_bracket_is_stripped_from_paths(tmp_path, rows):
     rows["blob/path"] = b">a.mrc"
     assert read_cs_table(save(tmp_path / "p.cs", rows)).stacks == ("a.mrc",)

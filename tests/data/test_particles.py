@@ -195,6 +195,13 @@ def test_a_selection_of_several_files_counts_their_images_together(two_files):
     assert (alone.kinds, alone.box, alone.pixel_size) == ((), 10, 1.2)
 
 
+def test_optics_groups_of_several_files_are_different(two_files):
+    paths = [two_files / "p.star", two_files / "other" / "q.star"]
+    first, second = (read_particles(path).optics_group for path in paths)
+    both = read_particles(paths).optics_group
+    assert both.tolist() == [*first, *(second + first.max() + 1)]
+
+
 def test_several_files_share_pickles(two_files, make_table):
     table = make_table(12, seed=2)
     write_poses_pickle(two_files / "poses.pkl", table.rotations, table.shifts / 16)

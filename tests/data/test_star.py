@@ -132,6 +132,14 @@ def test_optics_groups_are_matched_by_value_in_any_order(tmp_path, reversed_bloc
     assert table.pixel_size.tolist() == [1.0, 2.0]
 
 
+def test_images_of_one_micrograph_or_optics_group_share_a_number(tmp_path):
+    text = particles(labels="_rlnMicrographName", first="b.mrc", second="a.mrc")
+    table = read_star_table(star(tmp_path, text + "3@a.mrcs 40 50 60 7 b.mrc\n"))
+    assert table.micrograph.tolist() == [0, 1, 0]
+    assert table.optics_group.tolist() == [0, 1, 0]
+    assert read_star_table(star(tmp_path, particles())).micrograph is None
+
+
 def test_optics_take_precedence_over_particles_and_given_values_over_both(tmp_path):
     path = star(tmp_path, optics() + particles("_rlnImagePixelSize", "9", "9"))
     assert read_star_table(path).pixel_size.tolist() == [1.0, 2.0]

@@ -5,7 +5,7 @@ image file has been looked for, how a file is opened, and how it is written whol
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from io import BufferedReader
@@ -49,6 +49,10 @@ class ImageTable:
     """Which particle an image shows, where it is one of a tilt series."""
     dose: Float64[np.ndarray, " images"] | None = None
     """Electrons per Å² that a particle received before the image of a tilt series."""
+    micrograph: Int64[np.ndarray, " images"] | None = None
+    """Number of the micrograph that an image was cut from."""
+    optics_group: Int64[np.ndarray, " images"] | None = None
+    """Number of the group of images that one microscope took in one way."""
     premultiplied: bool = False
     """Whether the images were multiplied by their transfer function."""
     phase_flipped: bool = False
@@ -81,6 +85,18 @@ def select_rows(record: Record, rows: Int64[np.ndarray, " chosen"]) -> Record:
         if isinstance(value, np.ndarray | Optics)
     }
     return replace(record, **chosen)
+
+
+def number_groups(names: Sequence[str] | Shaped[np.ndarray, " images"]) -> np.ndarray:
+    """Give equal names or numbers one number, from 0 in the order of their first appearance.
+
+    Example:
+        >>> number_groups(["b.mrc", "a.mrc", "b.mrc"]).tolist()
+        [0, 1, 0]
+    """
+    values = names.tolist() if isinstance(names, np.ndarray) else names
+    numbers: dict[str, int] = {}
+    return np.fromiter((numbers.setdefault(each, len(numbers)) for each in values), np.int64)
 
 
 def damping(values: Float64[np.ndarray, " images"]) -> Float64[np.ndarray, " images"]:

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from recovar.core.ctf import Optics
 from recovar.core.poses import rotations_from_rotation_vectors
-from recovar.data import ImageTable, damping, written_whole
+from recovar.data import ImageTable, damping, number_groups, written_whole
 from recovar.data.cryosparc_tables import (
     MULTI,
     Tables,
@@ -155,6 +155,8 @@ def read_cs_table(
         shifts=shifts,
         optics=optics,
         half=_halves(alignments),
+        micrograph=_groups(tables, "location/micrograph_uid", "location/micrograph_path"),
+        optics_group=_groups(tables, "ctf/exp_group_id", "mscope_params/exp_group_id"),
         sign=_sign(tables),
         no_poses=no_poses,
         no_optics=no_optics,
@@ -201,6 +203,13 @@ def _whole(tables: Tables, field: str, tail: tuple[int, ...] = ()) -> np.ndarray
             f"{values[wrong[0]].tolist()}. Export the particles from cryoSPARC again."
         )
     return counts
+
+
+def _groups(tables: Tables, *fields: str) -> Int64[np.ndarray, " images"] | None:
+    """Number images alike that have the same value of the first of these fields that is there."""
+    known = (values for field in fields if (values := tables.get(field)) is not None)
+    values = next(known, None)
+    return None if values is None or values.ndim != 1 else number_groups(values)
 
 
 def _identity(tables: Tables) -> UInt64[np.ndarray, " images"]:

@@ -58,6 +58,10 @@ class Particles:
     """Rows in each of the first of `sources`, which list images; empty if all are in one."""
     dose: Float64[np.ndarray, " images"] | None = None
     """Electrons per Å² that a particle received before the image of a tilt series."""
+    micrograph: Int64[np.ndarray, " images"] | None = None
+    """Number of the micrograph that an image was cut from."""
+    optics_group: Int64[np.ndarray, " images"] | None = None
+    """Number of the group of images that one microscope took in one way."""
     premultiplied: bool = False
     """Whether images were multiplied by their transfer function."""
     phase_flipped: bool = False
@@ -81,6 +85,8 @@ class Particles:
             "identity",
             "source_row",
             "dose",
+            "micrograph",
+            "optics_group",
             "kind",
         ):
             value = getattr(self, name)
@@ -339,6 +345,8 @@ class _Loaded:
             source_row=self.rows,
             source_sizes=self.sizes,
             dose=table.dose,
+            micrograph=table.micrograph,
+            optics_group=table.optics_group,
             premultiplied=table.premultiplied,
             phase_flipped=table.phase_flipped,
             sign=table.sign,

@@ -12,7 +12,7 @@ from jaxtyping import Float64, Int8, Int32, Int64, Shaped
 
 from recovar.core.ctf import Optics
 from recovar.core.poses import relion_euler_from_rotations, rotations_from_relion_euler
-from recovar.data import ImageTable, damping
+from recovar.data import ImageTable, damping, number_groups
 from recovar.data.aberrations import Aberrations, largest_coefficient
 from recovar.data.star_blocks import StarColumn, StarTable, read_star, write_star
 from recovar.data.star_kinds import other_kind, refuse_subtomograms
@@ -52,6 +52,10 @@ class _Particles:
         """Texts of the optics, else of the particles; none where there is no such column."""
         tables = (self.table,) if self.optics is None else (self.optics, self.table)
         return next((table.columns[label] for table in tables if label in table), ())
+
+    def groups(self, label: str) -> Int64[np.ndarray, " images"] | None:
+        """Number images alike that have the same value of a column of the particles."""
+        return number_groups(self.table.columns[label]) if label in self.table else None
 
     def flag(self, label: str) -> bool:
         """Tell whether a flag is set; it must be the same for all images."""
@@ -127,6 +131,8 @@ def read_star_table(path: Path, given: Mapping[str, float] | None = None) -> Ima
         half=_halves(particles),
         particle=particle,
         dose=None if particle is None else tilts.exposure,
+        micrograph=particles.groups("rlnMicrographName"),
+        optics_group=particles.groups("rlnOpticsGroup"),
         premultiplied=premultiplied,
         phase_flipped=phase_flipped,
         no_poses=no_poses,

@@ -120,6 +120,8 @@ def join_tables(tables: Sequence[ImageTable]) -> ImageTable:
         half=half,
         particle=_particles(tables),
         dose=_joined([table.dose for table in tables]),
+        micrograph=_joined_numbers([table.micrograph for table in tables]),
+        optics_group=_joined_numbers([table.optics_group for table in tables]),
         sign=_sign(tables),
         no_poses=_reason(tables, lambda table: table.no_poses),
         no_optics=_reason(tables, lambda table: table.no_optics),
@@ -154,12 +156,20 @@ def _particles(tables: Sequence[ImageTable]) -> Int64[np.ndarray, " images"] | N
     """Number particles over all files where some have tilts; names mean nothing across files."""
     if all(table.particle is None for table in tables):
         return None
-    parts, next_number = [], 0
-    for table in tables:
-        own = np.arange(len(table)) if table.particle is None else table.particle
-        parts.append(own + next_number)
-        next_number += int(own.max()) + 1
-    return np.concatenate(parts)
+    return _joined_numbers(
+        [np.arange(len(t)) if t.particle is None else t.particle for t in tables]
+    )
+
+
+def _joined_numbers(
+    parts: Sequence[Int64[np.ndarray, "..."] | None],
+) -> Int64[np.ndarray, " images"] | None:
+    """Put numbers one after the other such that no two parts share one."""
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    starts = np.cumsum([0, *(int(part.max()) + 1 for part in known[:-1])])
+    return np.concatenate([part + start for part, start in zip(known, starts, strict=True)])
 
 
 def _sign(tables: Sequence[ImageTable]) -> int | None:
