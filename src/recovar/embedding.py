@@ -14,6 +14,8 @@ _BLOCK = 2048
 """Images handled at once; bounds the memory."""
 _SUBSET = 2_500
 """Images that the spread of contrasts is estimated from."""
+LEAST_RELIABILITY = 0.05
+"""Components whose coordinates images determine less than this are not told of as found."""
 _LEAST_SD, _MOST_SD = 0.01, 0.5
 """Bounds of the spread of contrasts."""
 
@@ -38,9 +40,20 @@ class Embedding:
     @property
     def reliability(self) -> Float[np.ndarray, " zdim"]:
         """Share of each coordinate's variance that the images determine, 0 to 1."""
-        unsure = np.einsum("nkk->k", self.covariance) / len(self.covariance)
-        least = np.finfo(np.float64).tiny
-        return np.clip(1 - unsure / np.maximum(self.eigenvalues, least), 0, 1)
+        return determined_share(self.covariance, self.eigenvalues)
+
+
+def determined_share(
+    covariance: Float[np.ndarray, "images zdim zdim"], eigenvalues: Float[np.ndarray, " zdim"]
+) -> Float[np.ndarray, " zdim"]:
+    """Give the share of each coordinate's variance that images determine, 0 to 1.
+
+    Args:
+        covariance: Of the errors of coordinates.
+        eigenvalues: Prior variances of the coordinates.
+    """
+    unsure = np.einsum("nkk->k", covariance) / len(covariance)
+    return np.clip(1 - unsure / np.maximum(eigenvalues, np.finfo(np.float64).tiny), 0, 1)
 
 
 def embed(

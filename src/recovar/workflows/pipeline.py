@@ -13,6 +13,7 @@ from types import NoneType
 from recovar import plots
 from recovar.compute.memory import format_bytes, peak_rss
 from recovar.compute.progress import Reporter
+from recovar.embedding import LEAST_RELIABILITY
 from recovar.errors import InputError
 from recovar.manifest import read_manifest
 from recovar.regularization import resolution_at
@@ -29,8 +30,6 @@ from recovar.workflows.inputs import describe_inputs, read_inputs
 from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, write_means
 from recovar.workflows.work import Work, check_memory, start_work
 
-_LEAST_RELIABILITY = 0.05
-"""Components whose coordinates are less certain are not told of as found."""
 _MOST_LINES = 12
 
 logger = logging.getLogger(__name__)
@@ -160,7 +159,7 @@ def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
     if found is None:
         return
     embedding = found.embeddings.largest
-    real = int((embedding.reliability > _LEAST_RELIABILITY).sum())
+    real = int((embedding.reliability > LEAST_RELIABILITY).sum())
     total = float(embedding.eigenvalues.sum())
     if not real:
         logger.info(
