@@ -44,8 +44,9 @@ def draw_centres(
     axes.plot(*places.T, "o", color=COLOURS[1], markeredgecolor="white", markersize=5, zorder=3)
     for number, place in enumerate(places if annotate else ()):
         axes.annotate(
-            str(number), place, xytext=(3, 3 + alone * (6 + 10 * (number % 4))), textcoords="offset points", fontsize=8, color=INK,
-            path_effects=[withStroke(linewidth=2, foreground="white")], zorder=4,
+            str(number), place, xytext=(3, 3 + alone * (6 + 10 * (number % 4))),
+            textcoords="offset points", fontsize=8, color=INK, zorder=4,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
         )  # fmt: skip
     return figure
 

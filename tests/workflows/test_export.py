@@ -507,7 +507,7 @@ def test_nothing_is_replaced_that_should_stay(made, tmp_path, capsys):
         (("--cluster", 1), "--cluster needs clusters"),
         (("--cluster", 9, "--n-clusters", 2), "no cluster 9 in k-means of 2 coordinates"),
         (("--random", 31), "Expected at most 30 for --random"),
-        (("--n-clusters", 31, "--cluster", 0), "Expected at most 30 for --n-clusters"),
+        (("--n-clusters", 31, "--cluster", 0), "from 1 to 30 clusters"),
         (("--half", 3), "Expected 1 or 2 for --half"),
         (("--latent",), "change rows of a .star file"),
         (("--count", 3), "--count needs --near"),

@@ -8,10 +8,16 @@ from jaxtyping import Int64
 
 from recovar.compute.progress import Reporter
 from recovar.errors import InputError
-from recovar.workflows.exporting.config import TABLE_SUFFIXES, ExportConfig
+from recovar.workflows.exporting.config import ExportConfig
 from recovar.workflows.exporting.images import RunImages, read_run_images
 from recovar.workflows.exporting.outputs import plan_files, refuse_to_overwrite, write_files
-from recovar.workflows.exporting.selection import Labels, draw_some, find_labels, list_conditions
+from recovar.workflows.exporting.selection import (
+    Labels,
+    draw_some,
+    find_labels,
+    keep_present,
+    list_conditions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +39,7 @@ def run_export(config: ExportConfig, _: Reporter) -> None:
     if images.original is None:
         logger.info("Rows are those that the run has noted: %s.", images.why_not)
     labels = find_labels(config, images) if config.uses_labels else None
-    chosen = _present(config, images, _choose(config, images, labels))
+    chosen = keep_present(config, images, _choose(config, images, labels))
     files = plan_files(config, images, labels, chosen)
     refuse_to_overwrite(files, images, config)
     write_files(files)
@@ -68,28 +74,6 @@ def _choose(
             "Change the conditions."
         )
     return np.flatnonzero(holds)
-
-
-def _present(
-    config: ExportConfig, images: RunImages, chosen: Int64[np.ndarray, " chosen"]
-) -> Int64[np.ndarray, " present"]:
-    """Leave out what the particles file has lost, and take its order; tables need no such file."""
-    lost = images.rows[chosen] < 0
-    if images.original is not None and lost.any():
-        logger.warning(
-            "%d of %d selected images are not in %s any more, such as %s%s.",
-            lost.sum(),
-            len(chosen),
-            images.original.path,
-            images.embedding.identity[chosen[lost][0]],
-            "" if config.output.suffix in TABLE_SUFFIXES else "; they are left out",
-        )
-    if config.output.suffix in TABLE_SUFFIXES:
-        return chosen
-    chosen = chosen[~lost]
-    if not chosen.size:
-        raise InputError("None of the selected images is left, so nothing was written.")
-    return chosen[np.argsort(images.rows[chosen], kind="stable")]
 
 
 def _tell_of_names(config: ExportConfig, images: RunImages) -> None:

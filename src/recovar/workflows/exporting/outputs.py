@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,14 +36,21 @@ class OutputFile:
     """Reads it and tells whether it holds what it should."""
 
 
-def write_files(files: Sequence[OutputFile]) -> None:
+def write_files(
+    files: Sequence[OutputFile],
+    write: Callable[[Path], AbstractContextManager[Path]] = write_whole,
+) -> None:
     """Write files, all of them or none, once each is read back as it should be.
+
+    Args:
+        files: The files.
+        write: Gives a temporary path for what becomes the file at a path when whole.
 
     Raises:
         InputError: If one is not read back as it was written.
     """
     with ExitStack() as stack:
-        partials = [stack.enter_context(write_whole(file.path)) for file in files]
+        partials = [stack.enter_context(write(file.path)) for file in files]
         for file, partial in zip(files, partials, strict=True):
             file.write(partial)
             if not file.is_right(partial):

@@ -1,5 +1,6 @@
 """Which images a user wants: conditions that they meet, and clusters that they are in."""
 
+import logging
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,18 +9,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float64, Int64
 from matplotlib.path import Path as Outline
-from sklearn.cluster import KMeans
 
+from recovar.clustering import cluster
 from recovar.data.legacy import read_indices
 from recovar.data.plain_arrays import read_array
 from recovar.errors import InputError
-from recovar.workflows.exporting.config import ExportConfig
+from recovar.workflows.exporting.config import TABLE_SUFFIXES, ExportConfig
 from recovar.workflows.exporting.images import RunImages
 from recovar.workflows.exporting.query import evaluate_query
 
-_RESTARTS = 5
 _VALUE = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOUNDS = re.compile(rf"\s*(\d+)\s*:\s*({_VALUE})?\s*\.\.\s*({_VALUE})?\s*")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,32 @@ def draw_some(
     return kept
 
 
+def keep_present(
+    config: ExportConfig, images: RunImages, chosen: Int64[np.ndarray, " chosen"]
+) -> Int64[np.ndarray, " present"]:
+    """Leave out what the particles file has lost, and take its order; tables need no such file.
+
+    Raises:
+        InputError: If none of the images is left.
+    """
+    lost = images.rows[chosen] < 0
+    if images.original is not None and lost.any():
+        logger.warning(
+            "%d of %d selected images are not in %s any more, such as %s%s.",
+            lost.sum(),
+            len(chosen),
+            images.original.path,
+            images.embedding.identity[chosen[lost][0]],
+            "" if config.output.suffix in TABLE_SUFFIXES else "; they are left out",
+        )
+    if config.output.suffix in TABLE_SUFFIXES:
+        return chosen
+    chosen = chosen[~lost]
+    if not chosen.size:
+        raise InputError("None of the selected images is left, so nothing was written.")
+    return chosen[np.argsort(images.rows[chosen], kind="stable")]
+
+
 def find_labels(config: ExportConfig, images: RunImages) -> Labels | None:
     """Read clusters from the file that was given or from an analysis of the run, or make them.
 
@@ -107,11 +135,8 @@ def find_labels(config: ExportConfig, images: RunImages) -> Labels | None:
                 f"{', '.join(path.parent.name for path in found)}. Choose one with --n-clusters."
             )
         return None
-    if count > len(images):
-        raise InputError(f"Expected at most {len(images)} for --n-clusters, got {count}.")
-    means = KMeans(count, n_init=_RESTARTS, random_state=config.seed)  # pyright: ignore[reportArgumentType]
-    values = means.fit_predict(images.embedding.coordinates)
-    return Labels(values.astype(np.int64), f"k-means of {zdim} coordinates, seed {config.seed}")
+    values = cluster(images.embedding.coordinates, count, config.seed).labels
+    return Labels(values, f"k-means of {zdim} coordinates, seed {config.seed}")
 
 
 def _read_labels(path: Path, images: RunImages) -> Int64[np.ndarray, " images"]:
