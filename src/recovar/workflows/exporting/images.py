@@ -174,6 +174,7 @@ class _Places:
         place = self.run.resolve()
         if not output.is_absolute() and place.parts[-len(output.parts) :] == output.parts:
             roots.append(Path(*place.parts[: -len(output.parts)]))
+        roots.append(Path(self.manifest.directory))
         found = []
         for name in names:
             paths = [root / Path(name).expanduser() for root in roots]

@@ -1,0 +1,1 @@
+"""What `recovar analyze` is made of."""

@@ -1,0 +1,88 @@
+"""Where an analysis leaves its files: in the run that it is of, or in a directory of its own."""
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from recovar.compute.progress import Reporter
+from recovar.errors import InputError
+from recovar.run import Run, Stage
+from recovar.workflows.analyzing.config import AnalyzeConfig
+from recovar.workflows.finished import FinishedRun
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """A run that is open for writing, and the part of it that belongs to the analysis."""
+
+    run: Run
+    files: str
+    """What the names of its files begin with, relative to the run."""
+    stages: str
+    """What the names of its stages begin with."""
+    basis: Mapping[str, Any]
+    """What every stage depends on."""
+
+    @property
+    def directory(self) -> Path:
+        """Directory of the files."""
+        return self.run.path / self.files
+
+    def stage(
+        self,
+        name: str,
+        kind: type[Result] | Any,  # noqa: ANN401
+        compute: Callable[[Stage], Result],
+        *,
+        options: Mapping[str, Any],
+        depends: Sequence[str] = (),
+    ) -> Result:
+        """Return the result of a stage as `Run.stage` does; names are those in the analysis."""
+        return self.run.stage(
+            self.stages + name,
+            kind,
+            compute,
+            options={**self.basis, **options},
+            depends=[self.stages + other for other in depends],
+        )
+
+
+@contextmanager
+def open_workplace(
+    config: AnalyzeConfig, finished: FinishedRun, zdim: int, reporter: Reporter
+) -> Iterator[Workplace]:
+    """Open the run for writing, or a directory elsewhere, which becomes one.
+
+    A new directory is removed again if not even the first stage was done.
+
+    Raises:
+        InputError: If the analysis cannot be put there.
+    """
+    place = config.output or finished.path / "output" / f"analysis_{zdim}"
+    basis = {"zdim": zdim, "embedding": finished.manifest.stages["embedding"].key}
+    home = finished.path.resolve()
+    inside = place.resolve().is_relative_to(home)
+    if inside and home / "output" not in place.resolve().parents:
+        raise InputError(
+            f"Expected a directory within {finished.path / 'output'}, or one that is not within "
+            f"the run, for -o, got {place}."
+        )
+    is_new = not place.exists()
+    if inside:
+        run, stages = Run.join(finished.path, reporter.command), place.resolve()
+        stages = f"{stages.relative_to(home / 'output').as_posix()}/"
+    else:
+        run, stages = Run.create_or_resume(place, reporter.command, asdict(config)), ""
+    with run:
+        reporter.log_to(run.path / "run.log")
+        try:
+            yield Workplace(run, f"output/{stages}" if inside else "", stages, basis)
+        except InputError:
+            if not inside and is_new and not run.manifest.stages:
+                shutil.rmtree(run.path)
+            raise
