@@ -1,0 +1,1 @@
+"""Pictures of volumes, and scripts that show them in ChimeraX."""
