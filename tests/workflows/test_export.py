@@ -150,6 +150,8 @@ def once(tmp_path_factory):
 def made(once, tmp_path):
     """That run for one test, with the file that it was made from."""
     shutil.copytree(once.path.parent, tmp_path, dirs_exist_ok=True)
+    manifest = tmp_path / "run" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(str(once.path.parent), str(tmp_path)))
     return replace(once, path=tmp_path / "run", original=tmp_path / "particles.star")
 
 
