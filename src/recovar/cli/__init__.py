@@ -97,6 +97,12 @@ COMMANDS: tuple[Command, ...] = (
         "recovar.workflows.pipeline:run_pipeline",
     ),
     Command(
+        "analyze",
+        "Divide and map the images of a run, and show its states and trajectories.",
+        "recovar.workflows.analyzing.config:AnalyzeConfig",
+        "recovar.workflows.analyze:run_analyze",
+    ),
+    Command(
         "check",
         "Ask the images whether poses, shifts, CTFs, hand and mask are what files say.",
         "recovar.workflows.checking.config:CheckConfig",
@@ -108,6 +114,12 @@ COMMANDS: tuple[Command, ...] = (
         "Take particles back out of a run, by where they lie or what they are.",
         "recovar.workflows.exporting.config:ExportConfig",
         "recovar.workflows.export:run_export",
+    ),
+    Command(
+        "report",
+        "Write one page that tells what a run found.",
+        "recovar.workflows.reporting.config:ReportConfig",
+        "recovar.workflows.report:run_report",
     ),
     Command(
         "simulate",

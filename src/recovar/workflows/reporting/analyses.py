@@ -1,0 +1,60 @@
+"""What `recovar analyze` left in a run: maps to the plane, clusters, their volumes, and paths."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from recovar.data.plain_arrays import read_array
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """A division of the images into clusters."""
+
+    path: Path
+    count: int
+    labels: Int64[np.ndarray, " images"]
+    """Below 0 where an image is in no cluster."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """An analysis of one embedding."""
+
+    path: Path
+    zdim: int
+    umap: Float64[np.ndarray, "images 2"] | None
+    clusterings: tuple[Clustering, ...]
+
+
+def read_analyses(run: Path, images: int) -> tuple[Analysis, ...]:
+    """Read all analyses of a run that are of its images, by their number of coordinates."""
+    found = []
+    for path in (run / "output").glob("analysis_*"):
+        number = path.name.removeprefix("analysis_")
+        if path.is_dir() and number.isdigit():
+            clusterings = tuple(_read_clusterings(path, images))
+            found.append(Analysis(path, int(number), _read_umap(path, images), clusterings))
+    return tuple(sorted(found, key=lambda analysis: analysis.zdim))
+
+
+def _read_umap(path: Path, images: int) -> Float64[np.ndarray, "images 2"] | None:
+    for file in (path / "umap_embedding.npz", path / "umap_embedding.pkl"):
+        if file.exists():
+            values = read_array(file, ("umap", "embedding", "coordinates"))
+            if values.shape == (images, 2):
+                return values.astype(np.float64)
+    return None
+
+
+def _read_clusterings(path: Path, images: int) -> Iterator[Clustering]:
+    for directory in sorted(path.glob("kmeans_*"), key=lambda each: (len(each.name), each.name)):
+        file = directory / "labels.npy"
+        if not file.exists():
+            continue
+        labels = np.load(file, allow_pickle=False).ravel()
+        if len(labels) == images:
+            yield Clustering(directory, int(labels.max()) + 1, labels.astype(np.int64))

@@ -1,0 +1,123 @@
+"""Volumes as small pictures that a page can hold: slices, projections and outlines of masks."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+
+from recovar.workflows.reporting.markup import Markup, element
+
+_MOST_PIXELS = 192
+"""Along a side of a picture; larger ones are shrunk."""
+_QUALITY = 82
+AXES = "zyx"
+
+
+@dataclass(frozen=True)
+class Shade:
+    """How numbers become grey levels or colours."""
+
+    low: float
+    high: float
+    colours: str = "gray"
+    """Name of a colour map of matplotlib."""
+
+    def paint(self, image: Float[np.ndarray, "y x"]) -> UInt8[np.ndarray, "y x rgb"]:
+        """Give the colours of an image."""
+        share = (image - self.low) / ((self.high - self.low) or 1.0)
+        return np.asarray(colormaps[self.colours](np.clip(share, 0, 1), bytes=True))[..., :3]
+
+
+def grey_shade(images: Sequence[Float[np.ndarray, "y x"]]) -> Shade:
+    """Choose grey levels that leave out extremes of some images."""
+    low, high = np.percentile(np.stack(images), (0.5, 99.8))
+    return Shade(float(low), float(high))
+
+
+def signed_shade(images: Sequence[Float[np.ndarray, "y x"]]) -> Shade:
+    """Choose colours that are white at 0 and fair to both signs."""
+    limit = float(np.percentile(np.abs(np.stack(images)), 99.9)) or 1.0
+    return Shade(-limit, limit, "RdBu_r")
+
+
+def heat_shade(images: Sequence[Float[np.ndarray, "y x"]]) -> Shade:
+    """Choose colours for what is 0 or above."""
+    return Shade(0.0, float(np.percentile(np.stack(images), 99.9)) or 1.0, "magma")
+
+
+def slices_of(
+    volume: Float[np.ndarray, "z y x"], centre: Sequence[int] | None = None
+) -> list[Float[np.ndarray, "y x"]]:
+    """Cut a volume across its axes, through the middle or where it is said."""
+    places = [side // 2 for side in volume.shape] if centre is None else centre
+    return [np.take(volume, int(place), axis) for axis, place in enumerate(places)]
+
+
+def encode_picture(image: UInt8[np.ndarray, "y x rgb"]) -> str:
+    """Give an image as an address that holds all of it; the first row is the lowest one."""
+    picture = Image.fromarray(np.ascontiguousarray(image[::-1]))
+    picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
+    return data_address(picture)
+
+
+def data_address(picture: Image.Image) -> str:
+    """Give a picture as an address that holds all of it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, format="WEBP", quality=_QUALITY, method=4)
+    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def tile(
+    image: Float[np.ndarray, "y x"],
+    shade: Shade,
+    caption: str,
+    outlines: Sequence[tuple[Float[np.ndarray, "y x"], float]] = (),
+) -> Markup:
+    """Show one image with its caption.
+
+    Args:
+        image: Numbers; the first row is the lowest one.
+        shade: How they are painted.
+        caption: What is seen.
+        outlines: Further images, and the value whose contour is drawn on top.
+    """
+    height, width = image.shape
+    drawing = element(
+        "svg",
+        element("title", caption),
+        element(
+            "image", href=encode_picture(shade.paint(image)), width=width, height=height,
+            preserveAspectRatio="none",
+        ),
+        [
+            element("path", d=trace_outline(other, level), class_=f"outline o{number}")
+            for number, (other, level) in enumerate(outlines)
+        ],
+        viewBox=f"0 0 {width} {height}",
+        role="img",
+    )  # fmt: skip
+    return element("figure", drawing, element("figcaption", caption), class_="tile")
+
+
+def tiles(parts: Sequence[str]) -> Markup:
+    """Set pictures beside each other."""
+    return element("div", parts, class_="tiles")
+
+
+def trace_outline(image: Float[np.ndarray, "y x"], level: float) -> str:
+    """Follow the contour of an image, as the path of an SVG whose units are pixels."""
+    if not image.min() < level < image.max():
+        return ""
+    contours = Figure().add_subplot().contour(image, [level])
+    height = len(image)
+    words = []
+    for polygon in contours.get_paths()[0].to_polygons(closed_only=False):
+        corners = (f"{x + 0.5:.1f} {height - y - 0.5:.1f}" for x, y in np.asarray(polygon))
+        words.append("M" + "L".join(corners))
+    return "".join(words)
