@@ -12,63 +12,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from problems import Molecule
+from two_states import COUNT, GRID, QUICK, SIZE, call
 
-from recovar.acquisition import Conditions, draw_truth
-from recovar.cli import main
 from recovar.compute.executors import LocalExecutor
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
-from recovar.core.grid import Grid, volume_radii
+from recovar.core.grid import volume_radii
 from recovar.core.masks import soft_edge, sphere
 from recovar.data.mrc import read_volume, write_volume
 from recovar.data.particles import read_particles
 from recovar.data.star import read_star, read_star_table, write_particles
-from recovar.data_sets import TrueStates, write_simulation
 from recovar.manifest import read_manifest
 from recovar.maximization import bytes_of_sums
 from recovar.run import Run
-from recovar.simulator import Simulation
-from recovar.specimens import VolumeSpecimen
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import analyse_heterogeneity
 from recovar.workflows.inputs import read_inputs
 from recovar.workflows.mean import analyse_mean
 from recovar.workflows.work import Work
-
-SIZE, COUNT = 20, 240
-GRID = Grid(SIZE, 6.0)
-QUICK = ("--mask", "sphere", "--zdim", "1,2")
-
-
-def two_states() -> np.ndarray:
-    body = np.random.default_rng(1).normal(scale=1.6, size=(8, 3))
-    arms = [np.array([[3.2, b, 0.0], [4.2, 1.3 * b, 0.4]]) for b in (-2.0, 2.0)]
-    return np.stack([Molecule(np.concatenate([body, arm])).volume(SIZE) for arm in arms])
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    """Two states in turn, at a high signal-to-noise ratio."""
-    directory = tmp_path_factory.mktemp("data")
-    states = (np.arange(COUNT) % 2)[:, None]
-    truth = draw_truth(states, GRID, Conditions(contrast=0.1, preferred=0.0), 0)
-    simulation = Simulation(VolumeSpecimen(two_states()), GRID, truth).at_signal_to_noise(0.5)
-    both = np.array([[0.0], [1.0]])
-    write_simulation(simulation, directory, TrueStates(both, np.full(2, 0.5), both))
-    return directory
-
-
-def call(data: Path, output: Path, *options: object) -> int:
-    return main(["pipeline", f"{data}/particles.star", "-o", str(output), *map(str, options)])
-
-
-@pytest.fixture(scope="module")
-def run(data, tmp_path_factory) -> Path:
-    """A run with contrast correction, as users make it."""
-    output = tmp_path_factory.mktemp("runs") / "run"
-    assert call(data, output, *QUICK, "--correct-contrast", "--quiet") == 0
-    return output
 
 
 def volume(run: Path, name: str) -> np.ndarray:
