@@ -13,6 +13,7 @@ from jaxtyping import Complex, Float, Inexact
 
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
+from recovar.core.halves import Halves
 from recovar.core.solve_numba import solve_packed
 from recovar.core.volumes import from_ball
 from recovar.expectation import LatentMoments, Model, Moments
@@ -80,6 +81,28 @@ class Maximizer:
             volumes[1:] *= weight
         return Update(volumes, weight, latents)
 
+    def maximize_halves(
+        self, collect: Collect, strength: float
+    ) -> Halves[Float[np.ndarray, "channels z y x"]]:
+        """Solve for mean and components of each half set by itself, with the same prior.
+
+        Args:
+            collect: Sums moments over the images; called once per band, or twice if there are
+                several bands.
+            strength: Of the signal that half sets share, as the ratio of box to molecule.
+        """
+        bands = self.ball.bands(self.bands) if self.bands > 1 else [self.ball]
+        gather = _folding(collect)
+        moments, halves = self._solve(bands, gather, self._solve_halves)
+        prior = self._prior(moments.latents, halves, strength)
+        if len(bands) == 1:
+            gather = _kept(moments)
+        del moments, halves
+        _, solved = self._solve(
+            bands, gather, lambda moments, band: self._solve_halves(moments, band, prior)
+        )
+        return Halves(self._maps(solved[0]), self._maps(solved[1]))
+
     def _solve(
         self, bands: list[Ball], gather: Collect, solve: Callable[[Moments, Ball], list[np.ndarray]]
     ) -> tuple[Moments, list[Complex[np.ndarray, "voxels channels"]]]:
@@ -101,10 +124,15 @@ class Maximizer:
         return np.minimum(np.rint(ball.radii).astype(np.int64), ball.radius)
 
     def _solve_halves(
-        self, moments: Moments, band: Ball
+        self,
+        moments: Moments,
+        band: Ball,
+        prior: Float[np.ndarray, "shells channels"] | None = None,
     ) -> list[Complex[np.ndarray, "voxels channels"]]:
-        floor = (_LEAST_CURVATURE * self._average(moments.latents))[self._shells(band)]
-        floor = floor.astype(np.float32)
+        total = _LEAST_CURVATURE * self._average(moments.latents)
+        if prior is not None:
+            total = total + prior
+        floor = total[self._shells(band)].astype(np.float32)
         return [
             solve_packed(np.asarray(curvature), np.asarray(response), floor, _HALF_RIDGE)
             for curvature, response in zip(moments.curvature, moments.response, strict=True)

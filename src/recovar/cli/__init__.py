@@ -110,6 +110,12 @@ COMMANDS: tuple[Command, ...] = (
         chapter=Chapter.FILES,
     ),
     Command(
+        "compute-state",
+        "Reconstruct volumes at latent points.",
+        "recovar.workflows.reconstructing.config:ComputeStateConfig",
+        "recovar.workflows.compute_state:run_compute_state",
+    ),
+    Command(
         "export",
         "Take particles back out of a run, by where they lie or what they are.",
         "recovar.workflows.exporting.config:ExportConfig",

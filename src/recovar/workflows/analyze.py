@@ -17,9 +17,10 @@ from recovar.workflows.analyzing.clusters import (
 )
 from recovar.workflows.analyzing.config import AnalyzeConfig
 from recovar.workflows.analyzing.particles import write_particles_of_clusters
+from recovar.workflows.analyzing.states import Group, reconstruct
 from recovar.workflows.analyzing.work import Analysis
-from recovar.workflows.analyzing.workplace import open_workplace
 from recovar.workflows.finished import FinishedRun, open_finished
+from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +35,8 @@ def run_analyze(config: AnalyzeConfig, reporter: Reporter) -> None:
     finished = open_finished(config.run)
     zdim = _choose_zdim(config, finished)
     embedding = finished.embedding(zdim)
-    with open_workplace(config, finished, zdim, reporter) as place:
+    directory = config.output or finished.path / "output" / f"analysis_{zdim}"
+    with open_workplace(directory, config, finished, {"zdim": zdim}, reporter) as place:
         work = Analysis(config, finished, embedding, place, reporter)
         logger.info("%d images with %d coordinates, from %s", len(embedding), zdim, embedding.file)
         _run_stages(work)
@@ -66,3 +68,8 @@ def _run_stages(work: Analysis) -> None:
     if plane is not None:
         draw_on_the_map(work, plane, clusters)
     write_particles_of_clusters(work, clusters)
+    groups = []
+    if not work.config.skip_centers:
+        groups.append(Group(work.kmeans, clusters.centres, f"{work.kmeans}/clusters"))
+    if groups:
+        reconstruct(work, groups)

@@ -9,7 +9,7 @@ import msgspec
 
 from recovar.core.grid import Grid
 from recovar.core.masks import SolventMask
-from recovar.data.bank import ImageBank
+from recovar.data.bank import BLOCK_BYTES, ImageBank
 from recovar.errors import InputError
 from recovar.manifest import Manifest, read_manifest
 from recovar.noise import Noise
@@ -85,15 +85,21 @@ class FinishedRun:
         """Grid of the volumes."""
         return self.inputs.grid
 
-    def images(self, memory: int) -> ImageBank:
+    def images(self, memory: int, block_bytes: int = BLOCK_BYTES) -> ImageBank:
         """Open the stream of images.
 
         Args:
             memory: Bytes that images may take between passes.
+            block_bytes: Bytes of one block of images.
         """
         inputs = self.inputs
         return ImageBank(
-            inputs.particles, inputs.halves, memory, sign=self.sign, box=inputs.grid.size
+            inputs.particles,
+            inputs.halves,
+            memory,
+            sign=self.sign,
+            block_bytes=block_bytes,
+            box=inputs.grid.size,
         )
 
 

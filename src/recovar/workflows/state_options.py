@@ -6,6 +6,7 @@ from typing import Literal
 
 from recovar.compute.memory import parse_bytes
 from recovar.errors import InputError
+from recovar.manifest import fingerprint
 
 _STATES = {"group": "States"}
 _RESOURCES = {"group": "Images and memory"}
@@ -25,8 +26,9 @@ class StateOptions:
     """Nearest images by a quantile: those within this quantile of the χ² distribution of distances,
     such as 0.95. Implies --state-method quantile."""
     n_std: float | None = field(default=None, metadata=_STATES)
-    """The same, as a number of standard deviations along each coordinate."""
-    n_bandwidths: int = field(default=12, metadata=_STATES)
+    """The same, as the number of standard deviations of a normal distribution that hold the
+    quantile, such as 2 for 0.9545."""
+    n_bandwidths: int = field(default=4, metadata=_STATES)
     """Bandwidths to choose from."""
     Bfactor: float = field(default=0.0, metadata={**_STATES, "aliases": ("--b-factor",)})
     """Sharpen volumes by this B-factor in Å², positive to sharpen."""
@@ -58,3 +60,15 @@ class StateOptions:
     def selection(self) -> str:
         """How images are chosen, whichever option said so."""
         return self.state_method if self.q is None and self.n_std is None else "quantile"
+
+    def described(self) -> dict[str, object]:
+        """List what volumes depend on, for the manifest."""
+        originals = None if self.particles is None else fingerprint(self.particles)
+        return {
+            "selection": self.selection,
+            "quantile": self.q,
+            "deviations": self.n_std,
+            "bandwidths": self.n_bandwidths,
+            "Bfactor": self.Bfactor,
+            "particles": originals,
+        }

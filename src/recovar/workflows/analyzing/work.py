@@ -14,9 +14,9 @@ from recovar.compute.progress import Reporter
 from recovar.data.legacy import write_pickle
 from recovar.run import Stage
 from recovar.workflows.analyzing.config import AnalyzeConfig
-from recovar.workflows.analyzing.workplace import Workplace
 from recovar.workflows.finished import FinishedRun
 from recovar.workflows.run_embedding import RunEmbedding
+from recovar.workflows.workplace import Workplace
 
 
 @dataclass(frozen=True)

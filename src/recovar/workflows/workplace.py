@@ -1,4 +1,4 @@
-"""Where an analysis leaves its files: in the run that it is of, or in a directory of its own."""
+"""Where commands leave files that go on from a run: in the run, or in a directory of their own."""
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 from recovar.compute.progress import Reporter
 from recovar.errors import InputError
 from recovar.run import Run, Stage
-from recovar.workflows.analyzing.config import AnalyzeConfig
 from recovar.workflows.finished import FinishedRun
+from recovar.workflows.state_options import StateOptions
 
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Workplace:
-    """A run that is open for writing, and the part of it that belongs to the analysis."""
+    """A run that is open for writing, and the part of it that belongs to the command."""
 
     run: Run
     files: str
@@ -42,7 +42,7 @@ class Workplace:
         options: Mapping[str, Any],
         depends: Sequence[str] = (),
     ) -> Result:
-        """Return the result of a stage as `Run.stage` does; names are those in the analysis."""
+        """Return the result of a stage as `Run.stage` does; names are those of the command."""
         return self.run.stage(
             self.stages + name,
             kind,
@@ -54,17 +54,27 @@ class Workplace:
 
 @contextmanager
 def open_workplace(
-    config: AnalyzeConfig, finished: FinishedRun, zdim: int, reporter: Reporter
+    place: Path,
+    config: StateOptions,
+    finished: FinishedRun,
+    basis: Mapping[str, Any],
+    reporter: Reporter,
 ) -> Iterator[Workplace]:
     """Open the run for writing, or a directory elsewhere, which becomes one.
 
     A new directory is removed again if not even the first stage was done.
 
+    Args:
+        place: Directory of the files, in the run's output or outside of the run.
+        config: Options of the command.
+        finished: The run.
+        basis: What every stage depends on besides the embedding.
+        reporter: Told what happens.
+
     Raises:
-        InputError: If the analysis cannot be put there.
+        InputError: If files cannot be put there.
     """
-    place = config.output or finished.path / "output" / f"analysis_{zdim}"
-    basis = {"zdim": zdim, "embedding": finished.manifest.stages["embedding"].key}
+    basis = {**basis, "embedding": finished.manifest.stages["embedding"].key}
     home = finished.path.resolve()
     inside = place.resolve().is_relative_to(home)
     if inside and home / "output" not in place.resolve().parents:
@@ -74,8 +84,8 @@ def open_workplace(
         )
     is_new = not place.exists()
     if inside:
-        run, stages = Run.join(finished.path, reporter.command), place.resolve()
-        stages = f"{stages.relative_to(home / 'output').as_posix()}/"
+        run = Run.join(finished.path, reporter.command)
+        stages = f"{place.resolve().relative_to(home / 'output').as_posix()}/"
     else:
         run, stages = Run.create_or_resume(place, reporter.command, asdict(config)), ""
     with run:

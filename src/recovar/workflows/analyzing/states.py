@@ -1,0 +1,95 @@
+"""Stages of an analysis that reconstruct states and draw them, at centres and along paths."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import NoneType
+
+import numpy as np
+from jaxtyping import Float64
+
+from recovar.run import Stage
+from recovar.workflows.analyzing.work import Analysis
+from recovar.workflows.picturing.states import PicturedStates, write_state_pictures
+from recovar.workflows.states import StateFiles, StateSummary, make_states, reweight_names
+
+
+@dataclass(frozen=True)
+class Group:
+    """States whose volumes lie in one directory."""
+
+    directory: str
+    """Within the analysis."""
+    points: Float64[np.ndarray, "states zdim"]
+    stage: str
+    """Stage that the points are from."""
+    along_path: bool = False
+    """Whether neighbours in the list are neighbours on a path."""
+
+
+@dataclass(frozen=True)
+class AnalysedStates:
+    """What there is to tell of all states."""
+
+    each: tuple[StateSummary, ...]
+
+
+def reconstruct(work: Analysis, groups: Sequence[Group]) -> AnalysedStates:
+    """Reconstruct the states of all groups together, and draw those of each."""
+    depends = sorted({group.stage for group in groups})
+
+    def compute(stage: Stage) -> AnalysedStates:
+        points = np.concatenate([group.points for group in groups])
+        names = _names(work, groups)
+        summaries = make_states(
+            work.finished,
+            work.zdim,
+            points,
+            work.config,
+            work.reporter,
+            stage.write,
+            names.__getitem__,
+        )
+        return AnalysedStates(tuple(summaries))
+
+    options = {
+        "groups": [group.directory for group in groups],
+        **work.config.described(),
+    }
+    states = work.place.stage(
+        f"{work.kmeans}/states", AnalysedStates, compute, options=options, depends=depends
+    )
+    start = 0
+    for group in groups:
+        summaries = states.each[start : start + len(group.points)]
+        _draw(work, group, summaries)
+        start += len(group.points)
+    return states
+
+
+def _names(work: Analysis, groups: Sequence[Group]) -> list[StateFiles]:
+    """Name the files of the states of all groups, each counted from 0 in its own directory."""
+    makers = [(reweight_names(work.place.files + g.directory), len(g.points)) for g in groups]
+    return [make(number) for make, count in makers for number in range(count)]
+
+
+def _draw(work: Analysis, group: Group, summaries: Sequence[StateSummary]) -> None:
+    home = work.place.run.path
+    volumes = work.finished.path / "output" / "volumes"
+    pictured = PicturedStates(
+        volumes=[home / summary.volume for summary in summaries],
+        labels=[
+            f"{number}\n{summary.resolution:.3g} Å, {summary.images:.0f} images"
+            for number, summary in enumerate(summaries)
+        ],
+        mean=volumes / "mean.mrc",
+        mask=volumes / "mask.mrc",
+        variance=volumes / "variance4.mrc",
+        along_path=group.along_path,
+    )
+    work.place.stage(
+        f"{group.directory}/pictures",
+        NoneType,
+        lambda stage: write_state_pictures(pictured, work.writer(stage, group.directory)),
+        options={},
+        depends=[f"{work.kmeans}/states"],
+    )

@@ -1,0 +1,1 @@
+"""How states of a finished run are reconstructed."""
