@@ -49,11 +49,25 @@ def test_a_run_leaves_what_is_promised(run):
     }
     plots = {path.stem for path in (run / "output" / "plots").iterdir()}
     assert plots >= {"fsc", "noise", "eigenvalues", "contrast", "embedding", "mean", "components"}
+    assert plots >= {"nuisance"}
     decisions = {name for stage in read_manifest(run).stages.values() for name in stage.decisions}
     assert decisions >= {"half sets", "sign of the images", "solvent mask", "noise"}
     log = (run / "run.log").read_text()
     assert "largest frequency of the components: " in log
     assert "Results are in" in log
+
+
+def test_the_audit_of_nuisances_is_written_for_people_and_programs(run):
+    found = json.loads((run / "output" / "nuisance.json").read_text())
+    names = [nuisance["name"] for nuisance in found["nuisances"]]
+    assert names[:3] == ["defocus", "astigmatism", "viewing direction"]
+    assert "contrast" in names
+    coordinates = len(found["coordinates"])
+    for nuisance in found["nuisances"]:
+        for kind in ("mean", "spread"):
+            assert len(nuisance[kind]["share"]) == len(nuisance[kind]["chance"]) == coordinates
+    table = (run / "output" / "nuisance.txt").read_text()
+    assert all(table.count(f"\n{name} ") == 2 for name in names)
 
 
 def test_half_sets_are_two_arrays_of_original_indices(run):

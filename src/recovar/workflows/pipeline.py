@@ -28,6 +28,8 @@ from recovar.workflows.heterogeneity import (
 )
 from recovar.workflows.inputs import describe_inputs, read_inputs
 from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, write_means
+from recovar.workflows.nuisance import audit_embedding
+from recovar.workflows.picturing.run import PicturedRun, write_run_pictures
 from recovar.workflows.work import Work, check_memory, start_work
 
 _MOST_LINES = 12
@@ -81,6 +83,8 @@ def _run_stages(work: Work) -> None:
     )
     whole = analyse_mean(work)
     found = None if config.only_mean else analyse_heterogeneity(work, whole)
+    if found is not None:
+        audit_embedding(work, found.embeddings.largest)
     depends = ["mean"] if found is None else ["mean", "subspace", "embedding"]
     means = work.run.stage(
         "volumes", Means, lambda stage: _write_volumes(stage, work, whole, found), depends=depends
@@ -142,6 +146,13 @@ def _draw(
         )
         if work.config.correct_contrast:
             figures["contrast"] = plots.draw_contrast(embedding.contrast)
+        write_run_pictures(
+            PicturedRun(
+                work.run.path / "output" / "volumes",
+                mean, whole.mask.mask, principal.volumes, principal.eigenvalues,
+            ),
+            stage.write,
+        )  # fmt: skip
     for name, figure in figures.items():
         with stage.write(f"output/plots/{name}.png") as partial:
             plots.save_figure(figure, partial)

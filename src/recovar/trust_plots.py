@@ -1,0 +1,57 @@
+"""Pictures of how far a result can be trusted."""
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+
+from recovar.nuisance import Audit, Dependence
+
+_INK, _MUTED = "#1f2933", "#9aa5b1"
+_BLUE, _ORANGE = "#2b6cb0", "#dd6b20"
+_LEAST_TOLD = 0.01
+"""Share from which on it stands in its cell."""
+_LEAST_TOP = 0.1
+"""Share that the darkest colour stands for at least."""
+
+
+def draw_nuisance(audit: Audit) -> Figure:
+    """Draw what each nuisance explains of each coordinate, with a frame around what is flagged."""
+    pcs, rows = audit.mean.share.shape[1], len(audit.names)
+    figure = Figure((3.2 + 0.75 * pcs, 1.3 + 0.3 * rows), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    top = max(_LEAST_TOP, float(audit.mean.share.max()), float(audit.spread.share.max()))
+    norm = Normalize(0, top)
+    for axes, each, title in zip(
+        panels, (audit.mean, audit.spread), ("the coordinate", "how widely it spreads"), strict=True
+    ):
+        cells = _draw_shares(axes, each, norm)
+        axes.set_title(f"share explained of {title}", fontsize=9)
+        axes.set_xticks(np.arange(pcs), np.arange(1, pcs + 1).astype(str))
+        axes.set_xlabel("coordinate")
+        axes.tick_params(length=0, labelsize=8)
+    panels[0].set_yticks(np.arange(rows), audit.names)
+    bar = figure.colorbar(
+        cells, ax=panels.tolist(), shrink=0.85, pad=0.01, format=PercentFormatter(1, 0)
+    )
+    bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def _draw_shares(axes: Axes, dependence: Dependence, norm: Normalize):  # noqa: ANN202
+    shares = dependence.share
+    cells = axes.imshow(np.maximum(shares, 0), cmap="Blues", norm=norm, aspect="auto")
+    axes.spines[:].set_visible(False)
+    for row, column in np.argwhere(shares >= _LEAST_TOLD).tolist():
+        share = shares[row, column]
+        colour = "white" if norm(share) > 0.55 else _INK
+        axes.text(
+            column, row, f"{100 * share:.0f}", ha="center", va="center", fontsize=7, color=colour
+        )
+    for row, column in np.argwhere(dependence.flagged).tolist():
+        frame = Rectangle((column - 0.48, row - 0.48), 0.96, 0.96, fill=False)
+        frame.set(edgecolor=_ORANGE, linewidth=1.5)
+        axes.add_patch(frame)
+    return cells
