@@ -22,7 +22,7 @@ from recovar.errors import InputError
 _LEAST_FSC = 1e-4
 """From the first shell with a lower correlation, a window's filter is 0."""
 
-_LEAST_VOXELS = 6.0
+_LEAST_VOXELS = 3.0
 """Length of the smallest windows that are chosen unasked, in voxels."""
 
 _LEAST_SIDE = 8
@@ -43,15 +43,18 @@ def windows_of_length(length: float) -> Windows:
 
 
 def single_map_windows(grid: Grid) -> Windows:
-    """Choose windows for the map of all images: 25 Å, and at least 6 voxels."""
+    """Choose windows for the map of all images: 25 Å, and at least 3 voxels."""
     return windows_of_length(max(25.0, _LEAST_VOXELS * grid.voxel_size))
 
 
 def state_windows(grid: Grid) -> Windows:
-    """Choose windows for states: a twentieth of the box, and at least 6 voxels.
+    """Choose windows for states: a twentieth of the box, and at least 3 voxels.
 
-    Source: Gilles & Singer 2025, who have no least number. In a box of 64 theirs fall to one half
-    at 3 voxels from the centre, which is less than the resolution that they shall tell.
+    Smaller windows scatter more and tell density from solvent more sharply, and for the filter the
+    second counts more. On half-maps of a known molecule in a box of 64, windows of 3 voxels left a
+    smaller error than windows of 6, and much less than one filter for the whole map.
+
+    Source: Gilles & Singer 2025, who have no least number.
     """
     return windows_of_length(max(grid.size / 20, _LEAST_VOXELS) * grid.voxel_size)
 
