@@ -8,6 +8,7 @@ where noise alone would hardly reach them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import scipy.fft
@@ -28,8 +29,8 @@ _LEAST_VOXELS = 3.0
 _LEAST_SIDE = 8
 """Of the cube around a window, in voxels; smaller ones have no shells to speak of."""
 
-_SPACE = 2
-"""Cubes that are filtered have sides so many times those of their windows."""
+_MARGIN = 0.25
+"""Cubes that are filtered are wider than those of their windows, by this share on every side."""
 
 
 def windows_of_length(length: float) -> Windows:
@@ -144,7 +145,7 @@ def filter_locally(
         Mean of the filtered maps, weighted by the windows; 0 where there is no window.
 
     Source: Gilles & Singer 2025; `Rosenthal & Henderson 2003` for the weights. Other than there,
-    windows are filtered in cubes of four times their reach and not in the whole box, and the
+    windows are filtered in cubes of three times their reach and not in the whole box, and the
     correlation is interpolated between shells.
     """
     if b_factor:
@@ -229,10 +230,11 @@ def _filtered_cubes(
     volume: Float[np.ndarray, "z y x"], local: LocalResolution, side: int
 ) -> Iterator[Float[np.ndarray, "side side side"]]:
     """Filter what is around every window, and keep the cube that holds it."""
-    wide = _SPACE * side
+    margin = ceil(_MARGIN * side)
+    wide = side + 2 * margin
     squares = np.rint(volume_radii(wide) ** 2).astype(np.int64)
     radii = np.sqrt(np.arange(squares.max() + 1)) / wide
-    kept = slice((wide - side) // 2, (wide + side) // 2)
+    kept = slice(margin, margin + side)
     done = 0
     for cubes in cut_cubes(volume, local.centres, wide):
         weights = _filters(local, slice(done, done + len(cubes)), radii)
