@@ -58,6 +58,15 @@ def colour_values(
     return np.rint(255 * matplotlib.colormaps[colour_map](values)[..., :3]).astype(np.uint8)
 
 
+def rows_used(pictures: Sequence[UInt8[np.ndarray, "y x 4"]]) -> slice:
+    """Find the rows in which any of some transparent pictures shows something, with a margin."""
+    rows = np.flatnonzero(np.max([picture[..., 3].max(1) for picture in pictures], axis=0))
+    if rows.size == 0:
+        return slice(None)
+    margin = len(pictures[0]) // 20
+    return slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin)
+
+
 def montage(
     images: Sequence[UInt8[np.ndarray, "y x colours"]], columns: int
 ) -> UInt8[np.ndarray, "rows width 3"]:
@@ -162,6 +171,8 @@ def _encode_gif(pictures: list[Image.Image], milliseconds: int) -> bytes:
     shown = pictures[:: max(1, len(pictures) // 6)]
     strip = Image.fromarray(np.concatenate([np.asarray(picture) for picture in shown]))
     palette = strip.quantize(255)
+    colours = (palette.getpalette() or [])[: 3 * 255]
+    palette.putpalette([*colours, *[0] * (3 * 255 - len(colours)), 255, 255, 255])
     flat = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     return _encode(flat, "GIF", milliseconds)
 

@@ -22,6 +22,8 @@ _BELOW_OTSU = 0.85
 _LEAST_NOISE = 3.0
 _SAMPLES = 128
 """Side of the box that surfaces are looked for in."""
+_MARGIN = 8
+"""Voxels around a surface in which its shadows are computed."""
 _OVERSAMPLING = 2
 """Rays along each side of a pixel."""
 _KEY, _FILL = (-0.45, 0.65, 0.9), (0.9, -0.1, 0.45)
@@ -181,12 +183,12 @@ def make_surface(
     fine = _without_dust(_sample(volume), level, dust)
     inside = fine >= level
     if not inside.any():
-        empty = np.full((2, 2, 2), level - 1, np.float32)
+        empty = np.full((2, 2, 2), level - 1 - abs(level), np.float32)
         return Surface(
             empty, empty[:1, :1, :1], level, np.zeros(3), _SAMPLES, (empty, empty), None, GREY
         )
     box = tuple(
-        slice(max(int(place.start) - 3, 0), int(place.stop) + 3)
+        slice(max(int(place.start) - _MARGIN, 0), int(place.stop) + _MARGIN)
         for place in ndimage.find_objects(inside.astype(np.int8))[0]
     )
     low = level - (float(fine.max()) - level) - 1e-6 * abs(level)
@@ -203,13 +205,16 @@ def make_surface(
         level,
         origin,
         len(fine),
-        tuple(ndimage.gaussian_filter(body, radius * width) for radius, _ in _CAVITIES),
+        tuple(
+            ndimage.gaussian_filter(body, radius * width, mode="constant")
+            for radius, _ in _CAVITIES
+        ),
         painted,
         colours,
     )
 
 
-def _sample(volume: Float[np.ndarray, "z y x"]) -> Float32[np.ndarray, "z y x"]:
+def _sample(volume: Float[np.ndarray, "z y x"]) -> Float32[np.ndarray, "fine fine fine"]:
     if len(volume) == _SAMPLES:
         return np.ascontiguousarray(volume, np.float32)
     return resample(volume, 1.0, Grid(_SAMPLES, len(volume) / _SAMPLES))
@@ -296,12 +301,12 @@ def _shade(
         _AMBIENT + _KEY_STRENGTH * np.maximum(seen @ key, 0)
         + _FILL_STRENGTH * np.maximum(seen @ fill, 0)
     )  # fmt: skip
-    gloss = np.maximum(seen @ _direction(key + _direction((0, 0, 1))), 0) ** 32
+    gloss = np.maximum(seen @ _direction(key + _direction((0.0, 0.0, 1.0))), 0) ** 32
     shine = (_GLOSS * gloss * openness)[:, None]
     return np.clip(_paint(surface, points) * (light * openness)[:, None] + shine, 0, 1)
 
 
-def _direction(vector: Sequence[float] | Float32[np.ndarray, " 3"]) -> Float32[np.ndarray, " 3"]:
+def _direction(vector: Sequence[float] | Float[np.ndarray, " 3"]) -> Float32[np.ndarray, " 3"]:
     return np.asarray(np.divide(vector, np.linalg.norm(vector)), np.float32)
 
 

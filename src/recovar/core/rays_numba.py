@@ -12,9 +12,9 @@ from jaxtyping import Float
 
 BLOCK = 4
 """Side in voxels of the blocks that rays cross at once where nothing reaches the contour."""
-_STEP = 0.7
+_STEP = 1.0
 """Voxels between two looks at the volume."""
-_HALVINGS = 6
+_HALVINGS = 7
 """Of the last step, to find the crossing."""
 
 

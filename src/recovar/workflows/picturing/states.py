@@ -17,6 +17,7 @@ Call `write_state_pictures` once all volumes are on disk. In a stage of a run:
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,14 @@ from recovar.core.grid import Grid
 from recovar.core.resampling import resample
 from recovar.data.mrc import read_volume
 from recovar.errors import InputError
-from recovar.picture_sheets import Row, colour_values, save_animation, save_picture, sheet
+from recovar.picture_sheets import (
+    Row,
+    colour_values,
+    rows_used,
+    save_animation,
+    save_picture,
+    sheet,
+)
 from recovar.records import write_whole
 from recovar.rendering import (
     Surface,
@@ -44,6 +52,7 @@ from recovar.workflows.picturing.chimerax import (
     describe_movie,
     describe_states,
 )
+from recovar.workflows.picturing.run import largest_on_surface
 
 _COLUMNS = 8
 """Most states in a row of the montage."""
@@ -51,9 +60,9 @@ _TILE = 220
 """Pixels along the sides of a picture of the montage."""
 _TURNING = 6
 """Most states that are turned."""
-_TURNS = 24
+_TURNS = 20
 """Pictures of a full turn."""
-_TURNING_TILE = 200
+_TURNING_TILE = 190
 _PASSING_TILE = 320
 _SECONDS = {"turn": 0.12, "pass": 0.25}
 _SIGNED = "RdBu_r"
@@ -176,9 +185,8 @@ def _colouring(states: PicturedStates, compared: _Compared) -> Colouring | None:
     if states.variance is None:
         return None
     grid = Grid(len(compared.mean), compared.voxel_size)
-    shown = _read_on(grid, states.variance)[compared.mean >= compared.level]
-    largest = float(np.percentile(shown, 99)) if shown.size else 0.0
-    return Colouring(states.variance, largest or 1.0)
+    variance = _read_on(grid, states.variance)
+    return Colouring(states.variance, largest_on_surface(variance, compared.mean, compared.level))
 
 
 def _surface(compared: _Compared, volume: Float32[np.ndarray, "z y x"]) -> Surface:
@@ -197,10 +205,11 @@ def _draw_montage(compared: _Compared, surfaces: Sequence[Surface]) -> UInt8[np.
     bright = float(np.percentile(slices, 99.8)) or 1.0
     signed = (-compared.most, compared.most)
     drawn = [draw_surface(surface, compared.view, _TILE) for surface in surfaces]
-    tall = _rows_used(drawn)
+    tall = rows_used(drawn)
     rows = []
-    for start in range(0, len(turned), _COLUMNS):
-        chosen = range(start, min(start + _COLUMNS, len(turned)))
+    columns = ceil(len(turned) / ceil(len(turned) / _COLUMNS))
+    for start in range(0, len(turned), columns):
+        chosen = range(start, min(start + columns, len(turned)))
         rows += [
             Row("surface", [drawn[k][tall] for k in chosen], [compared.labels[k] for k in chosen]),
             Row("slice", [
@@ -213,15 +222,6 @@ def _draw_montage(compared: _Compared, surfaces: Sequence[Surface]) -> UInt8[np.
             ]),
         ]  # fmt: skip
     return sheet(rows)
-
-
-def _rows_used(pictures: Sequence[UInt8[np.ndarray, "h w 4"]]) -> slice:
-    """Find the rows in which any of the pictures has something, with a margin."""
-    rows = np.flatnonzero(np.max([picture[..., 3].max(1) for picture in pictures], axis=0))
-    if rows.size == 0:
-        return slice(None)
-    margin = _TILE // 20
-    return slice(max(0, int(rows[0]) - margin), int(rows[-1]) + margin)
 
 
 def _crop(compared: _Compared) -> tuple[slice, slice]:
