@@ -1,21 +1,26 @@
 """Reports of small runs, in files and in a browser."""
 
+import base64
+import io
 import json
 import re
 import shutil
+import time
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import NoneType
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from recovar.cli import main
 from recovar.core.grid import Grid
 from recovar.data.legacy import read_indices, write_pickle
 from recovar.data.mrc import write_volume
 from recovar.data.star_blocks import StarTable, write_star
+from recovar.density.record import normalize, write_density
 from recovar.errors import InputError
 from recovar.noise import Noise
 from recovar.records import save_arrays
@@ -88,10 +93,50 @@ def write_embeddings(stage, z, row, identity):
         write_star(partial, [StarTable("particles", table)])
 
 
-def write_analysis(run, labels):
-    directory = run / "output" / f"analysis_{ZDIM}" / "kmeans_3"
-    directory.mkdir(parents=True)
-    np.save(directory / "labels.npy", labels)
+def write_analysis(run, labels, z):
+    """Leave what later commands leave, as far as the page shows it."""
+    analysis = run / "output" / f"analysis_{ZDIM}"
+    clusters = analysis / "kmeans_3"
+    clusters.mkdir(parents=True)
+    np.save(analysis / "umap_embedding.npy", z[:, 1:])
+    np.save(clusters / "labels.npy", labels)
+    shells = np.arange(8)
+    for state in range(3):
+        curve = np.where(shells < 3 + state, 1.0, 0.0)
+        columns = (shells, shells / 64, curve, curve, curve)
+        np.savetxt(clusters / f"fsc_{state:03d}.txt", np.stack(columns, 1))
+    frames = [Image.new("RGB", (900, 300), colour) for colour in ("red", "white", "blue")]
+    frames[0].save(clusters / "montage.png")
+    frames[0].save(clusters / "turntable.gif", save_all=True, append_images=frames[1:])
+    for number, kind in enumerate(("density", "visual")):
+        path = clusters / f"path{number}"
+        path.mkdir()
+        found = {"kind": kind, "arc_length": [0.0, 1.0, 2.5], "density": [0.3, 0.1, 0.2]}
+        (path / "path.json").write_text(json.dumps(found))
+    axis = np.linspace(-6, 6, 25)
+    hills = np.exp(-((np.abs(axis) - 4) ** 2))
+    (run / "output" / "density_1").mkdir()
+    line = normalize((axis,), hills)
+    bands = np.stack([0.8 * line.values, 1.2 * line.values])
+    write_density(run / "output" / "density_1" / "density.npz", replace(line, bands=bands))
+    (run / "output" / "density_2").mkdir()
+    plane = normalize((axis, axis), hills[:, None] * np.ones(25))
+    write_density(run / "output" / "density_2" / "density.npz", plane)
+
+
+def write_audit(run):
+    none = {"share": [0.0, 0.0, -0.001], "chance": [1.0, 1.0, 1.0]}
+    flag = {"coordinate": 2, "nuisance": "defocus", "kind": "mean", "text": f"Look at {HOSTILE}."}
+    audit = {
+        "audited": COUNT, "coordinates": [1, 2, 3], "permuted": "images", "permutations": 199,
+        "level": 0.05, "least_share": 0.01, "flags": [flag],
+        "nuisances": [
+            {"name": "defocus", "mean": {"share": [0.0, 0.42, 0.0], "chance": [1.0, 0.005, 1.0]},
+             "spread": none},
+            {"name": "contrast", "mean": none, "spread": none},
+        ],
+    }  # fmt: skip
+    (run / "output" / "nuisance.json").write_text(json.dumps(audit))
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +170,19 @@ def once(tmp_path_factory):
         f"2026-11-22 14:17:47,565 WARNING Something {HOSTILE} is odd.\n"
         f"2026-11-22 14:17:48,565 WARNING Something {HOSTILE} is odd.\n"
     )
-    write_analysis(place, labels)
+    write_analysis(place, labels, z)
+    write_audit(place)
     return Made(place, z, row, labels)
+
+
+@pytest.fixture(scope="module")
+def file(once, tmp_path_factory):
+    return write_report(once.path, tmp_path_factory.mktemp("pages") / "report.html")
+
+
+@pytest.fixture(scope="module")
+def page(file):
+    return file.read_text()
 
 
 @pytest.fixture
@@ -144,14 +200,14 @@ def page_of(path):
     return write_report(path).read_text()
 
 
-def test_a_page_has_a_section_for_everything_that_the_run_has(once):
-    found = sections(page_of(once.path))
-    assert found[:5] == ["summary", "mean", "noise", "components", "embedding"]
-    assert found[-1] == "next"
+def test_a_page_has_a_section_for_everything_that_the_run_has(page):
+    assert sections(page) == [
+        "summary", "mean", "noise", "components", "embedding", "density", "groups", "nuisances",
+        "next",
+    ]  # fmt: skip
 
 
-def test_the_summary_tells_numbers_decisions_warnings_and_commands(once):
-    page = page_of(once.path)
+def test_the_summary_tells_numbers_decisions_warnings_and_commands(page):
     for words in (
         "<dt>images</dt><dd>300 <small></small></dd>",
         "<dd>16 pixels <small>of 4 Å</small></dd>",
@@ -163,15 +219,54 @@ def test_the_summary_tells_numbers_decisions_warnings_and_commands(once):
     assert "all is well" not in page
 
 
-def test_names_from_files_never_become_markup(once):
-    page = page_of(once.path)
+def test_clusters_are_told_with_their_sizes_and_the_resolution_of_their_volumes(page):
+    cells = re.findall(r'<td class="number">([^<]*)</td>', page.split('id="groups"')[1])[:12]
+    assert [cells[k : k + 3] for k in (0, 4, 8)] == [[str(k), "100", "33.3"] for k in range(3)]
+    coarse, middle, fine = (float(cells[place]) for place in (3, 7, 11))
+    assert 64 / 2 > coarse > middle > fine > 64 / 5
+
+
+def test_paths_tell_whether_they_follow_the_density(page):
+    part = page.split('id="groups"')[1]
+    badges = re.findall(r'(path\d) <span class="badge \w+">([^<]*)<', part)
+    assert badges == [("path0", "density-based"), ("path1", "only visual")]
+
+
+def test_pictures_of_states_are_in_the_page_and_small_and_move_if_they_did(page):
+    part = page.split('id="groups"')[1]
+    sources = re.findall(r'<img src="data:image/webp;base64,([^"]*)"', part)
+    still, moving = (Image.open(io.BytesIO(base64.b64decode(source))) for source in sources)
+    assert (still.size, getattr(still, "n_frames", 1)) == ((900, 300), 1)
+    assert (moving.size, moving.n_frames) == ((640, 213), 3)
+
+
+def test_densities_are_drawn_along_coordinates_and_with_bands_where_these_are_known(page):
+    part = page.split('id="density"')[1].split('id="groups"')[0]
+    titles = re.findall(r"<title>([^<]*)</title>", part)
+    assert titles == [
+        "Density along coordinate 1",
+        "Density over the first two coordinates",
+        "Density along coordinate 1",
+        "Density along coordinate 2",
+    ]
+    assert part.count("<polygon") == 1
+
+
+def test_the_strongest_dependence_on_a_nuisance_is_framed_and_has_most_colour(page):
+    part = page.split('id="nuisances"')[1]
+    cell = r'<td class="framed" title="([^"]*)" style="[^"]* 75%[^"]*">42</td>'
+    (framed,) = re.findall(cell, part)
+    assert framed.startswith("R² 0.420")
+    assert "Look at &lt;script&gt;" in part
+
+
+def test_names_from_files_never_become_markup(page):
     assert HOSTILE not in page
     assert "alert(1)" in page
 
 
-def test_the_same_run_gives_the_same_page_wherever_it_is_written(once, tmp_path):
-    first = page_of(once.path)
-    assert write_report(once.path, tmp_path / "x.html").read_text() == first
+def test_the_same_run_gives_the_same_page_wherever_it_is_written(once, page, tmp_path):
+    assert write_report(once.path, tmp_path / "x.html").read_text() == page
 
 
 def test_what_is_absent_is_left_out(made):
@@ -222,7 +317,9 @@ def test_of_many_images_some_are_shown_by_chance_and_the_page_says_so(once):
 def test_points_can_lie_along_and_be_coloured_by_all_that_is_known(once):
     columns = pack_points(read_contents(once.path))["columns"]
     names = [column["name"] for column in columns]
-    assert names[:4] == ["coordinate 1", "coordinate 2", "coordinate 3", "cluster of 3"]
+    assert names[:6] == [
+        "coordinate 1", "coordinate 2", "coordinate 3", "UMAP 1", "UMAP 2", "cluster of 3",
+    ]  # fmt: skip
     assert {"contrast", "half set", "defocus (µm)", "row"} <= set(names)
     assert "tilt (°)" not in names
 
@@ -238,11 +335,6 @@ def chromium():
         started.close()
 
 
-@pytest.fixture(scope="module")
-def file(once, tmp_path_factory):
-    return write_report(once.path, tmp_path_factory.mktemp("pages") / "report.html")
-
-
 @contextmanager
 def opened(chromium, file, **options):
     """Open a page and make sure that it is silent and asks for nothing from elsewhere."""
@@ -255,7 +347,7 @@ def opened(chromium, file, **options):
     page.on("dialog", lambda dialog: said.append(dialog.message))
     page.on("request", lambda request: asked.append(request.url))
     page.goto(file.as_uri())
-    page.wait_for_function("document.getElementById('scatter-canvas').dataset.view")
+    page.wait_for_selector("#scatter-canvas[data-view]")
     yield page
     context.close()
     assert said == []
@@ -269,8 +361,18 @@ class Screen:
 
     page: object
 
+    def seen(self):
+        return json.loads(self.page.get_attribute("#scatter-canvas", "data-view"))
+
+    def wait_until(self, holds):
+        """Wait for limits, left, right, low and high, of which something holds."""
+        end = time.monotonic() + 10
+        while not holds(*self.seen()["view"]):
+            assert time.monotonic() < end
+            self.page.wait_for_timeout(20)
+
     def place(self, x, y):
-        seen = json.loads(self.page.get_attribute("#scatter-canvas", "data-view"))
+        seen = self.seen()
         x, y, (left, right, low, high) = float(x), float(y), seen["view"]
         margin, box = seen["margin"], self.page.locator("#scatter-canvas").bounding_box()
         width = box["width"] - 2 - margin["left"] - margin["right"]
@@ -350,19 +452,19 @@ def test_points_are_drawn_and_tell_who_they_are(once, chromium, file):
 
 def test_axes_can_be_changed_and_the_view_be_moved(chromium, file):
     with opened(chromium, file) as page:
-        before = json.loads(page.get_attribute("#scatter-canvas", "data-view"))["view"]
+        screen = Screen(page)
+        left, right, _, _ = screen.seen()["view"]
         page.select_option("#scatter-y", label="contrast")
-        page.wait_for_function(
-            "JSON.parse(document.getElementById('scatter-canvas').dataset.view).view[2] > 0"
-        )
+        screen.wait_until(lambda a, b, low, high: 0.5 < low < 0.7 and 1.3 < high < 1.5)
         page.locator("#scatter-canvas").scroll_into_view_if_needed()
-        page.mouse.move(*Screen(page).place(0, 1))
+        page.mouse.move(*screen.place(0, 1))
         page.mouse.wheel(0, -200)
-        page.wait_for_function(
-            "([left, right]) => { const { view } = JSON.parse(document.getElementById("
-            "'scatter-canvas').dataset.view); return view[1] - view[0] < 0.9 * (right - left); }",
-            arg=before[:2],
-        )
+        screen.wait_until(lambda a, b, low, high: b - a < 0.9 * (right - left))
+        a, _, _, _ = screen.seen()["view"]
+        screen.drag((0, 1), (1, 1))
+        screen.wait_until(lambda now, b, low, high: abs(now - (a - 1)) < 0.05)
+        page.click("#scatter-reset")
+        screen.wait_until(lambda a, b, low, high: (a, b) == (left, right))
         page.click("#scatter-key button:first-child")
         assert page.inner_text("#selection-count") == "100"
         assert page.is_hidden("#polygon")

@@ -9,11 +9,14 @@ from recovar.records import write_whole
 from recovar.workflows.outputs import refuse_overwriting
 from recovar.workflows.reporting.config import ReportConfig
 from recovar.workflows.reporting.contents import Contents, read_contents
+from recovar.workflows.reporting.groups import show_groups
+from recovar.workflows.reporting.landscape import show_density
 from recovar.workflows.reporting.maps import show_components, show_mean, show_noise
 from recovar.workflows.reporting.onward import tell_how_to_go_on
 from recovar.workflows.reporting.overview import summarize
 from recovar.workflows.reporting.page import Section, make_page
 from recovar.workflows.reporting.scatter import show_embedding
+from recovar.workflows.reporting.trust import show_nuisances
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +65,9 @@ def describe_run(contents: Contents) -> str:
         show_noise(contents),
         show_components(contents),
         show_embedding(contents),
+        show_density(contents),
+        show_groups(contents),
+        show_nuisances(contents),
         tell_how_to_go_on(contents),
     ]
     images = "" if contents.images is None else f" · {contents.images:,} images"

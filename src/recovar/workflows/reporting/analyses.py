@@ -1,5 +1,6 @@
 """What `recovar analyze` left in a run: maps to the plane, clusters, their volumes, and paths."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,24 @@ class Clustering:
     labels: Int64[np.ndarray, " images"]
     """Below 0 where an image is in no cluster."""
 
+    @property
+    def sizes(self) -> Int64[np.ndarray, " clusters"]:
+        """Images in every cluster."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=self.count)
+
+
+@dataclass(frozen=True)
+class LatentRoute:
+    """A path between two points of an embedding."""
+
+    path: Path
+    follows_density: bool
+    """Whether it goes where many images are, or only shows what lies between its ends."""
+    arc_length: Float64[np.ndarray, " points"]
+    """From the start."""
+    density: Float64[np.ndarray, " points"] | None
+    """Of images, at the points."""
+
 
 @dataclass(frozen=True)
 class Analysis:
@@ -28,6 +47,7 @@ class Analysis:
     zdim: int
     umap: Float64[np.ndarray, "images 2"] | None
     clusterings: tuple[Clustering, ...]
+    routes: tuple[LatentRoute, ...]
 
 
 def read_analyses(run: Path, images: int) -> tuple[Analysis, ...]:
@@ -37,14 +57,15 @@ def read_analyses(run: Path, images: int) -> tuple[Analysis, ...]:
         number = path.name.removeprefix("analysis_")
         if path.is_dir() and number.isdigit():
             clusterings = tuple(_read_clusterings(path, images))
-            found.append(Analysis(path, int(number), _read_umap(path, images), clusterings))
+            routes = tuple(_read_routes(path))
+            found.append(Analysis(path, int(number), _read_umap(path, images), clusterings, routes))
     return tuple(sorted(found, key=lambda analysis: analysis.zdim))
 
 
 def _read_umap(path: Path, images: int) -> Float64[np.ndarray, "images 2"] | None:
-    for file in (path / "umap_embedding.npz", path / "umap_embedding.pkl"):
+    for file in (path / "umap_embedding.npy", path / "umap_embedding.pkl"):
         if file.exists():
-            values = read_array(file, ("umap", "embedding", "coordinates"))
+            values = read_array(file)
             if values.shape == (images, 2):
                 return values.astype(np.float64)
     return None
@@ -58,3 +79,16 @@ def _read_clusterings(path: Path, images: int) -> Iterator[Clustering]:
         labels = np.load(file, allow_pickle=False).ravel()
         if len(labels) == images:
             yield Clustering(directory, int(labels.max()) + 1, labels.astype(np.int64))
+
+
+def _read_routes(path: Path) -> Iterator[LatentRoute]:
+    files = sorted(path.glob("**/path*/path.json"), key=lambda file: (len(str(file)), str(file)))
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        density = content.get("density")
+        yield LatentRoute(
+            file.parent,
+            content["kind"] == "density",
+            np.array(content["arc_length"], np.float64),
+            None if density is None else np.array(density, np.float64),
+        )

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from recovar.workflows.reporting.markup import Markup, element
 
-WIDTH, HEIGHT = 560.0, 320.0
+WIDTH, HEIGHT, _SQUARE = 560.0, 320.0, 470.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 62.0, 16.0, 14.0, 46.0
 _TICKS = 6
 _RESOLUTIONS = (
@@ -178,6 +178,41 @@ def draw_chart(
     return element("div", drawing, _legend(series), class_="plot-box")
 
 
+def draw_plane(
+    title: str,
+    address: str,
+    axes: tuple[Axis, Axis],
+    points: Sequence[tuple[float, float, str]] = (),
+) -> Markup:
+    """Draw a picture that fills both axes, with named points on top.
+
+    Args:
+        title: What is shown, for those who cannot see it.
+        address: The picture, as an address.
+        axes: Horizontal and vertical axis.
+        points: Places with their names.
+    """
+    frame = _Frame(*axes, height=_SQUARE)
+    parts = frame.axes()
+    parts.append(
+        element(
+            "image", href=address, x=_LEFT, y=_TOP, width=frame.inner_width,
+            height=frame.inner_height, preserveAspectRatio="none",
+        )
+    )  # fmt: skip
+    for x, y, name in points:
+        (across,), (down,) = frame.across(np.array([x])), frame.down(np.array([y]))
+        parts += [
+            element("circle", cx=float(across), cy=float(down), r=5, class_="place"),
+            _words(name, float(across) + 9, float(down) + 4, "start", "place-name"),
+        ]
+    drawing = element(
+        "svg", element("title", title), parts, class_="plot", role="img",
+        viewBox=f"0 0 {WIDTH:.0f} {_SQUARE:.0f}",
+    )  # fmt: skip
+    return element("div", drawing, class_="plot-box")
+
+
 def draw_histogram(
     title: str, values: Float[np.ndarray, " values"], label: str, counted: str, bins: int = 60
 ) -> Markup:
@@ -220,7 +255,7 @@ def resolution_text(frequency: float) -> str:
 
 
 def spanning_axis(
-    label: str, *values: Float[np.ndarray, " points"], is_logarithmic: bool = False
+    label: str, *values: Float[np.ndarray, "..."], is_logarithmic: bool = False
 ) -> Axis:
     """Make an axis that holds all values with some room; not finite ones do not count."""
     each = np.concatenate([np.ravel(part) for part in values])

@@ -7,6 +7,7 @@ from scipy import ndimage
 from recovar.core.grid import Grid
 from recovar.noise import Noise
 from recovar.regularization import resolution_at
+from recovar.rendering import default_level, face, make_surface, turntable
 from recovar.workflows.mean import LEAST_FSC, Start
 from recovar.workflows.reporting.charts import (
     Axis,
@@ -21,6 +22,7 @@ from recovar.workflows.reporting.markup import Markup, element, figure
 from recovar.workflows.reporting.page import Section
 from recovar.workflows.reporting.pictures import (
     AXES,
+    encode_turning,
     grey_shade,
     heat_shade,
     signed_shade,
@@ -32,6 +34,8 @@ from recovar.workflows.reporting.pictures import (
 _SHOWN_COMPONENTS = 6
 _OUTLINE = 0.3
 """Of the largest density, where the outline of the mean is drawn."""
+_FRAMES, _TURNING_PIXELS, _FRAME_SECONDS = 14, 128, 0.15
+"""Of the surface of the mean that turns."""
 _BLUR = 0.02
 """Of the box, by which the mean is blurred before its outline is drawn."""
 
@@ -54,7 +58,7 @@ def show_mean(contents: Contents) -> Section | None:
                 f"Correlation of the half-maps. Where it falls below {LEAST_FSC}, noise wins.",
             ),
             element("h3", "Slices and projections"),
-            tiles(_views(mean, mask)),
+            tiles([_turning(mean, mask), *_views(mean, mask)]),
             _note("The line is the outline of the solvent mask.") if mask is not None else "",
         ],
     )
@@ -144,6 +148,15 @@ def _draw_fsc(curves: Curves, grid: Grid) -> Markup:
     low = min(-0.05, float(curves.whole.min()), float(curves.masked.min()))
     axes = resolution_axis(grid.voxel_size), Axis("correlation of half-maps", (low, 1.03))
     return draw_chart("Fourier shell correlation", curves.frequency, series, axes, marks=marks)
+
+
+def _turning(mean: Float[np.ndarray, "z y x"], mask: Float[np.ndarray, "z y x"] | None) -> Markup:
+    """Show the surface of the mean while it turns."""
+    level = default_level(mean, mask)
+    frames = turntable(make_surface(mean, level), face(mean, level), _FRAMES, _TURNING_PIXELS)
+    caption = "surface, turning"
+    picture = element("img", src=encode_turning(frames, _FRAME_SECONDS), alt=caption)
+    return element("figure", picture, element("figcaption", caption), class_="tile turning")
 
 
 def _views(

@@ -2,20 +2,26 @@
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from contourpy import contour_generator
 from jaxtyping import Float, UInt8
 from matplotlib import colormaps
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from recovar.workflows.reporting.markup import Markup, element
+from recovar.workflows.reporting.markup import Markup, element, figure
 
 _MOST_PIXELS = 192
 """Along a side of a picture; larger ones are shrunk."""
 _QUALITY = 82
+_MOVING_WIDTH = 640
+"""Of pictures that move."""
+_LEAST_WIDTH = 200
+_MOST_BYTES = 1_000_000
+"""Of one picture as text; a larger one is made smaller."""
 AXES = "zyx"
 
 
@@ -63,13 +69,41 @@ def encode_picture(image: UInt8[np.ndarray, "y x rgb"]) -> str:
     """Give an image as an address that holds all of it; the first row is the lowest one."""
     picture = Image.fromarray(np.ascontiguousarray(image[::-1]))
     picture.thumbnail((_MOST_PIXELS, _MOST_PIXELS), Image.Resampling.LANCZOS)
-    return data_address(picture)
+    return _encode([picture])
 
 
-def data_address(picture: Image.Image) -> str:
-    """Give a picture as an address that holds all of it."""
+def encode_turning(images: Iterable[UInt8[np.ndarray, "y x rgba"]], seconds: float) -> str:
+    """Give pictures that follow each other without end, each shown for so long, as an address."""
+    return _encode([Image.fromarray(image) for image in images], round(1000 * seconds))
+
+
+def embed_picture(file: Path, caption: str, most_width: int = 1400) -> Markup:
+    """Show a picture from a file, made smaller if it is wide; some move."""
+    with Image.open(file) as picture:
+        milliseconds = int(picture.info.get("duration", 0))
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(picture)]
+    width = most_width if len(frames) == 1 else _MOVING_WIDTH
+    address = _encode(_shrunk(frames, width), milliseconds)
+    while len(address) > _MOST_BYTES and width > _LEAST_WIDTH:
+        width = round(0.8 * width)
+        address = _encode(_shrunk(frames, width), milliseconds)
+    return figure(element("img", src=address, alt=caption), caption, "picture")
+
+
+def _shrunk(frames: Sequence[Image.Image], width: int) -> list[Image.Image]:
+    """Make pictures so narrow, if they are wider."""
+    share = min(1.0, width / frames[0].width)
+    size = (round(share * frames[0].width), max(1, round(share * frames[0].height)))
+    return [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
+
+
+def _encode(frames: Sequence[Image.Image], milliseconds: int = 0) -> str:
+    """Give a picture, or several that follow each other, as an address that holds all of it."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="WEBP", quality=_QUALITY, method=4)
+    moving = {"save_all": True, "append_images": frames[1:], "duration": milliseconds, "loop": 0}
+    frames[0].save(
+        buffer, format="WEBP", quality=_QUALITY, method=2, **(moving if len(frames) > 1 else {})
+    )
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -114,10 +148,10 @@ def trace_outline(image: Float[np.ndarray, "y x"], level: float) -> str:
     """Follow the contour of an image, as the path of an SVG whose units are pixels."""
     if not image.min() < level < image.max():
         return ""
-    contours = Figure().add_subplot().contour(image, [level])
+    lines = contour_generator(z=image).lines(level)
     height = len(image)
     words = []
-    for polygon in contours.get_paths()[0].to_polygons(closed_only=False):
-        corners = (f"{x + 0.5:.1f} {height - y - 0.5:.1f}" for x, y in np.asarray(polygon))
+    for line in lines:
+        corners = (f"{x + 0.5:.1f} {height - y - 0.5:.1f}" for x, y in np.asarray(line))
         words.append("M" + "L".join(corners))
     return "".join(words)
