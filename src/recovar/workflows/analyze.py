@@ -62,8 +62,8 @@ def _choose_zdim(config: AnalyzeConfig, finished: FinishedRun) -> int:
 
 
 def _run_stages(work: Analysis) -> None:
-    draw_latent_space(work)
     clusters = divide_images(work)
+    draw_latent_space(work)
     plane = map_images(work)
     if plane is not None:
         draw_on_the_map(work, plane, clusters)
