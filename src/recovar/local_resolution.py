@@ -12,7 +12,7 @@ from math import ceil
 
 import numpy as np
 import scipy.fft
-from jaxtyping import Float, Int
+from jaxtyping import Complex, Float, Int
 
 from recovar.core import fourier
 from recovar.core.grid import Grid, half_weights, volume_radii
@@ -107,7 +107,7 @@ def local_resolution(
         InputError: If windows have too few voxels, or none is in the mask.
 
     Source: Gilles & Singer 2025 for windows and their combination. Other than there, cubes are no
-    larger than the windows and the threshold is raised.
+    larger than the windows, the mean under a window is taken off, and the threshold is raised.
     """
     window = windows.sample(grid)
     if len(window) < _LEAST_SIDE:
@@ -191,9 +191,10 @@ def _correlate(
         return np.add.reduceat(products * weights, starts, axis=1)
 
     curves = []
-    for batch in zip(*(cut_cubes(half, centres, side) for half in halves), strict=True):
+    cubes_of_halves = (cut_cubes(half - half.mean(), centres, side) for half in halves)
+    for batch in zip(*cubes_of_halves, strict=True):
         first, second = (
-            _transform(cubes * window).reshape(len(cubes), -1)[:, order] for cubes in batch
+            _transform(_centred(cubes, window)).reshape(len(cubes), -1)[:, order] for cubes in batch
         )
         cross = over_shells(np.real(first.conj() * second))
         powers = [over_shells(np.real(a) ** 2 + np.imag(a) ** 2) for a in (first, second)]
@@ -204,7 +205,18 @@ def _correlate(
     return result
 
 
-def _transform(cubes: np.ndarray) -> np.ndarray:
+def _centred(
+    cubes: Float[np.ndarray, "batch side side side"],
+    window: Float[np.ndarray, "side side side"],
+) -> Float[np.ndarray, "batch side side side"]:
+    """Take off the mean under the window: it would leak into all shells, and agree there."""
+    means = np.einsum("bzyx,zyx->b", cubes, window / window.sum())
+    return (cubes - means[:, None, None, None]) * window
+
+
+def _transform(
+    cubes: Float[np.ndarray, "batch side side side"],
+) -> Complex[np.ndarray, "batch side side half_side"]:
     return np.asarray(scipy.fft.rfftn(cubes, axes=(1, 2, 3), workers=-1))
 
 
