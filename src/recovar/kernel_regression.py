@@ -238,7 +238,8 @@ def _fold(sums: RegressionSums, level: int, state: int, ball: Ball) -> FoldedSum
 def _shares_of_halves(sums: RegressionSums) -> tuple[float, float]:
     """Compare what both half sets know."""
     first, second = (
-        float(np.sum(half[-1].weights, dtype=np.float64)) for half in (sums.first, sums.second)
+        float(np.sum(np.asarray(half[-1].weights), dtype=np.float64))
+        for half in (sums.first, sums.second)
     )
     total = max(first + second, np.finfo(np.float64).tiny)
     return first / total, second / total

@@ -24,6 +24,9 @@ _WINDOW = 1.5
 """Standard deviation of the window that signal is measured in, in units of a band's 1 / |k|."""
 _LEAST_WINDOW = 1.0
 """In voxels."""
+_WIDER = 2.0
+"""Width of the neighbourhood of a window, in windows."""
+_TINY = float(np.finfo(np.float32).tiny)
 _GRID = 3.0
 """Sides of a band's own grid over its upper end: products of two of its maps do not fold over."""
 
@@ -50,12 +53,14 @@ class Band:
     """On that grid."""
     window: float
     """Standard deviation of the local window, in voxels of that grid."""
+    samples: float
+    """Number of independent products of two maps of noise that a window averages."""
 
 
 def make_bands(size: int) -> list[Band]:
     """Divide the frequencies of a volume of `size` voxels along a side."""
     last = size / 2 - 1
-    steps = max(1, round(np.log(max(last / _FIRST, 1)) / np.log(_RATIO)))
+    steps = round(np.log(max(last / _FIRST, 1)) / np.log(_RATIO))
     centres = np.geomspace(min(_FIRST, last), last, steps + 1)
     bands = []
     for number, centre in enumerate(centres):
@@ -69,8 +74,20 @@ def make_bands(size: int) -> list[Band]:
         if number < steps:
             weights *= 1 - _rise(radii, np.log(centre), np.log(upper))
         window = max(_WINDOW * side / (2 * np.pi * centre), _LEAST_WINDOW)
-        bands.append(Band(side, weights.astype(np.float32), window))
+        bands.append(
+            Band(side, weights.astype(np.float32), window, _count_samples(weights, window))
+        )
     return bands
+
+
+def _count_samples(weights: Float[np.ndarray, "z y half_x"], window: float) -> float:
+    """Divide the variance of a product of two maps of noise by that of its average in a window."""
+    alike = fourier.to_volume(weights**2)
+    alike = (alike / alike.max()) ** 2
+    size = len(weights)
+    distance = (np.arange(size) - size // 2) ** 2 / (4 * window**2)
+    pairs = np.exp(-(distance[:, None, None] + distance[:, None] + distance))
+    return float((4 * np.pi * window**2) ** 1.5 / np.sum(pairs * alike))
 
 
 def _rise(
@@ -118,11 +135,35 @@ def _add_signal(
         fourier.to_volume(fourier.crop_spectrum(spectrum, band.size) * band.weights)
         for spectrum in spectra
     ]
-    common = ndimage.gaussian_filter(maps[0] * maps[1], band.window, truncate=3)
-    power = ndimage.gaussian_filter(0.5 * (maps[0] ** 2 + maps[1] ** 2), band.window, truncate=3)
-    signal, noise = np.maximum(common, 0), 0.5 * np.maximum(power - common, 0)
-    least = np.finfo(np.float32).tiny
-    share = (signal / np.maximum(signal + noise, least)).astype(np.float32)
+    products, powers = maps[0] * maps[1], 0.5 * (maps[0] ** 2 + maps[1] ** 2)
+    rate = max(float(products.sum()), 0) / max(float(powers.sum()), _TINY)
+    for wider in (_WIDER, 1):  # from the whole map to neighbourhoods, and on to windows
+        window = wider * band.window
+        common = ndimage.gaussian_filter(products, window, truncate=3)
+        power = ndimage.gaussian_filter(powers, window, truncate=3)
+        signal = _pooled(common, power, rate, wider**3 * band.samples)
+        rate = signal / np.maximum(power, _TINY)
+    noise = 0.5 * np.maximum(power - signal, 0)
+    share = (signal / np.maximum(signal + noise, _TINY)).astype(np.float32)
     for target, values in zip(total, maps, strict=True):
         target += fourier.pad_spectrum(fourier.to_spectrum(share * values), target.shape[0])
-    return float(np.sum(share**2 * power) / max(float(power.sum()), least))
+    return float(np.sum(share**2 * power) / max(float(power.sum()), _TINY))
+
+
+def _pooled(
+    common: Float[np.ndarray, "z y x"],
+    power: Float[np.ndarray, "z y x"],
+    rate: Float[np.ndarray, "z y x"] | float,
+    samples: float,
+) -> Float[np.ndarray, "z y x"]:
+    """Pull the signal that windows show to the rate of their surroundings.
+
+    Chance alone lets averages of products of two maps of noise scatter by power² / samples. Where
+    windows differ from their surroundings no more than that, they have the same rate of signal.
+
+    Source: shrinkage of many means towards a common one, Efron & Morris 1975.
+    """
+    apart = common - rate * power
+    by_chance = float(np.square(power).sum()) / samples
+    trusted = max(0.0, 1 - by_chance / max(float(np.square(apart).sum()), _TINY))
+    return np.maximum(rate * power + trusted * apart, 0)
