@@ -23,6 +23,7 @@ from recovar.data.star_blocks import StarTable, write_star
 from recovar.density.record import normalize, write_density
 from recovar.errors import InputError
 from recovar.noise import Noise
+from recovar.nuisance import Audit, audit, from_number
 from recovar.records import save_arrays
 from recovar.run import Run
 from recovar.workflows.mean import Start
@@ -111,7 +112,8 @@ def write_analysis(run, labels, z):
     for number, kind in enumerate(("density", "visual")):
         path = clusters / f"path{number}"
         path.mkdir()
-        found = {"kind": kind, "arc_length": [0.0, 1.0, 2.5], "density": [0.3, 0.1, 0.2]}
+        found = {"kind": kind, "remark": f"A path of {HOSTILE}."}
+        found |= {"arc_length": [0.0, 1.0, 2.5], "density": [0.3, 0.1, 0.2]}
         (path / "path.json").write_text(json.dumps(found))
     axis = np.linspace(-6, 6, 25)
     hills = np.exp(-((np.abs(axis) - 4) ** 2))
@@ -124,19 +126,13 @@ def write_analysis(run, labels, z):
     write_density(run / "output" / "density_2" / "density.npz", plane)
 
 
-def write_audit(run):
-    none = {"share": [0.0, 0.0, -0.001], "chance": [1.0, 1.0, 1.0]}
-    flag = {"coordinate": 2, "nuisance": "defocus", "kind": "mean", "text": f"Look at {HOSTILE}."}
-    audit = {
-        "audited": COUNT, "coordinates": [1, 2, 3], "permuted": "images", "permutations": 199,
-        "level": 0.05, "least_share": 0.01, "flags": [flag],
-        "nuisances": [
-            {"name": "defocus", "mean": {"share": [0.0, 0.42, 0.0], "chance": [1.0, 0.005, 1.0]},
-             "spread": none},
-            {"name": "contrast", "mean": none, "spread": none},
-        ],
-    }  # fmt: skip
-    (run / "output" / "nuisance.json").write_text(json.dumps(audit))
+def make_audit():
+    """Coordinate 2 follows defocus, and nothing else follows anything."""
+    defocus = np.linspace(-1, 1, COUNT)
+    noise = np.random.default_rng(1).normal(size=(COUNT, 4))
+    z = noise[:, :3] + 3 * defocus[:, None] * [0, 1, 0]
+    nuisances = [from_number(f"defocus {HOSTILE}", defocus), from_number("contrast", noise[:, 3])]
+    return audit(z, np.full((COUNT, ZDIM), 0.1), nuisances)
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +159,7 @@ def once(tmp_path_factory):
         run.stage("inputs", Start, start, options=options)
         noise = Noise(*(128 * power for _ in range(5)))
         run.stage("noise", Noise, lambda _: noise)
+        run.stage("nuisance", Audit, lambda _: make_audit())
         run.stage("embedding", NoneType, lambda stage: write_embeddings(stage, z, row, identity))
         run.stage("volumes", NoneType, write_maps)
     (place / "run.log").write_text(
@@ -171,7 +168,6 @@ def once(tmp_path_factory):
         f"2026-11-22 14:17:48,565 WARNING Something {HOSTILE} is odd.\n"
     )
     write_analysis(place, labels, z)
-    write_audit(place)
     return Made(place, z, row, labels)
 
 
@@ -254,10 +250,10 @@ def test_densities_are_drawn_along_coordinates_and_with_bands_where_these_are_kn
 
 def test_the_strongest_dependence_on_a_nuisance_is_framed_and_has_most_colour(page):
     part = page.split('id="nuisances"')[1]
-    cell = r'<td class="framed" title="([^"]*)" style="[^"]* 75%[^"]*">42</td>'
-    (framed,) = re.findall(cell, part)
-    assert framed.startswith("R² 0.420")
-    assert "Look at &lt;script&gt;" in part
+    cell = r'<td class="framed" title="R² ([^,]*),[^"]*" style="[^"]* 75%[^"]*">'
+    framed, *_ = re.findall(cell, part)
+    assert float(framed) == pytest.approx(0.75, abs=0.1)
+    assert "Coordinate 2 follows defocus &lt;script&gt;" in part
 
 
 def test_names_from_files_never_become_markup(page):
@@ -271,11 +267,24 @@ def test_the_same_run_gives_the_same_page_wherever_it_is_written(once, page, tmp
 
 def test_what_is_absent_is_left_out(made):
     shutil.rmtree(made.path / "output")
-    assert sections(page_of(made.path)) == ["summary", "noise", "next"]
+    assert sections(page_of(made.path)) == ["summary", "noise", "nuisances", "next"]
     shutil.rmtree(made.path / "model")
     page = page_of(made.path)
     assert sections(page) == ["summary", "next"]
     assert "recovar pipeline" in page
+
+
+def test_the_pipeline_ends_with_a_page_of_all_that_it_found(run):
+    text = (run / "report.html").read_text()
+    found = ["summary", "mean", "noise", "components", "embedding", "nuisances", "next"]
+    assert sections(text) == found
+    assert "report.html tells what was found" in (run / "run.log").read_text()
+
+
+def test_a_result_of_another_version_is_left_out_with_a_warning(made, caplog):
+    save_arrays(made.path / "model" / "noise.npz", something=np.ones(1))
+    assert "noise" not in sections(page_of(made.path))
+    assert "The report leaves it out" in caplog.text
 
 
 def test_a_run_that_has_only_begun_has_a_page(tmp_path):

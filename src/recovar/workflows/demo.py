@@ -31,6 +31,7 @@ from recovar.workflows.demo_scores import (
     score,
 )
 from recovar.workflows.pipeline import run_pipeline
+from recovar.workflows.report import REPORT
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +145,8 @@ def _refuse_other(data: Path, simulation: Simulation) -> None:
 def _tell_where(output: Path, picture: Path) -> None:
     run, data = output / "run" / "output", output / "data"
     places: Sequence[tuple[Path, str]] = (
-        (picture, "everything in one picture"),
+        (output / "run" / REPORT, "everything that every run tells, on one page"),
+        (picture, "what was found beside the truth, in one picture"),
         (run / "plots", "the pictures that every run has"),
         (run / "volumes" / "mean.mrc", f"the mean; the true one is {data}/truth/mean.mrc"),
         (run / "volumes" / "eigen_pos000.mrc", "how the molecules differ most"),

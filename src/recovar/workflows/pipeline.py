@@ -30,6 +30,7 @@ from recovar.workflows.inputs import describe_inputs, read_inputs
 from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, write_means
 from recovar.workflows.nuisance import audit_embedding
 from recovar.workflows.picturing.run import PicturedRun, write_run_pictures
+from recovar.workflows.report import write_report
 from recovar.workflows.work import Work, check_memory, start_work
 
 _MOST_LINES = 12
@@ -56,6 +57,7 @@ def run_pipeline(config: PipelineConfig, reporter: Reporter) -> None:
             if is_new and not read_manifest(run.path).stages:
                 shutil.rmtree(run.path)
             raise
+        write_report(run.path)
         logger.info(
             "Done in %.0f s with at most %s of memory. Results are in %s, the log in %s.",
             time.monotonic() - started,

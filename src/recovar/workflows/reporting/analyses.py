@@ -35,8 +35,10 @@ class LatentRoute:
     """Whether it goes where many images are, or only shows what lies between its ends."""
     arc_length: Float64[np.ndarray, " points"]
     """From the start."""
-    density: Float64[np.ndarray, " points"] | None
-    """Of images, at the points."""
+    density: Float64[np.ndarray, " points"]
+    """Of molecules, at the points."""
+    remark: str
+    """What was said of it."""
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,10 @@ def _read_routes(path: Path) -> Iterator[LatentRoute]:
     files = sorted(path.glob("**/path*/path.json"), key=lambda file: (len(str(file)), str(file)))
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
-        density = content.get("density")
         yield LatentRoute(
             file.parent,
             content["kind"] == "density",
             np.array(content["arc_length"], np.float64),
-            None if density is None else np.array(density, np.float64),
+            np.array(content["density"], np.float64),
+            content["remark"],
         )

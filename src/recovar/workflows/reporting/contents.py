@@ -104,11 +104,15 @@ class Contents:
             return tuple(dict.fromkeys(match[1].strip() for match in found if match))
 
     def result(self, stage: str, kind: type[Result] | Any) -> Result | None:  # noqa: ANN401
-        """Read the result of a stage, if it is done and still there."""
+        """Read the result of a stage, if it is done, still there, and as this version writes it."""
         file = self.path / "model" / f"{stage}.npz"
         if stage not in self.manifest.stages or not file.exists():
             return None
-        return read_result(self.path, stage, kind)
+        try:
+            return read_result(self.path, stage, kind)
+        except InputError as error:
+            logger.warning("%s The report leaves it out.", error)
+            return None
 
     def volume(self, name: str) -> Float32[np.ndarray, "z y x"] | None:
         """Read a map, named relative to the output and without its suffix."""

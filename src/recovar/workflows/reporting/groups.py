@@ -82,17 +82,15 @@ def _show_route(route: LatentRoute, grid: Grid | None) -> Iterator[Markup]:
     yield element(
         "h4", f"{route.path.name} ", element("span", badge[0], class_=f"badge {badge[1]}")
     )
-    if route.density is not None:
-        across = Axis("distance along the path", (0.0, float(route.arc_length[-1]) or 1.0))
-        up = spanning_axis("density", np.append(route.density, 0.0))
-        yield figure(
-            draw_chart(
-                "Density along the path", route.arc_length, [Series("density", route.density)],
-                (across, up),
-            ),
-            "Density of images along the path. Valleys between two hills are barriers, or places "
-            "that few images happened to show.",
-        )  # fmt: skip
+    yield element("p", route.remark)
+    across = Axis("distance along the path", (0.0, float(route.arc_length[-1]) or 1.0))
+    up = spanning_axis("density", np.append(route.density, 0.0))
+    series = [Series("density", route.density)]
+    yield figure(
+        draw_chart("Density along the path", route.arc_length, series, (across, up)),
+        "Density along the path. Valleys between two hills are barriers, or places that few "
+        "images happened to show.",
+    )
     yield from _show_states(route.path, _resolutions(route.path, grid))
 
 

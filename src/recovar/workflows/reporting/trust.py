@@ -1,9 +1,6 @@
 """The section on nuisances: whether coordinates follow what they should not."""
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
+from recovar.nuisance import LEVEL, PERMUTATIONS, Audit, Dependence
 from recovar.workflows.reporting.contents import Contents
 from recovar.workflows.reporting.markup import Markup, element
 from recovar.workflows.reporting.page import Section
@@ -14,34 +11,28 @@ _LEAST_WRITTEN = 0.005
 """Smaller shares are left blank."""
 _STRONGEST = 75
 """Percent of ink in the strongest colour."""
-_KINDS = {
-    "mean": "Share of each coordinate that is explained, in %",
-    "spread": "Share of how widely each coordinate spreads, in %",
-}
 
 
 def show_nuisances(contents: Contents) -> Section | None:
     """Write the section, if the run was audited."""
-    file = contents.path / "output" / "nuisance.json"
-    if not file.exists():
+    audit: Audit | None = contents.result("nuisance", Audit)
+    if audit is None or not audit.names:
         return None
-    audit = json.loads(file.read_text(encoding="utf-8"))
-    flags = [str(flag["text"]) for flag in audit["flags"]]
+    flags = [element("li", flag.text) for flag in audit.flags]
+    exchanged = "groups of images" if audit.blocks else "images"
     body = [
-        element("div", element("ul", [element("li", text) for text in flags]), class_="warnings")
+        element("div", element("ul", flags), class_="warnings")
         if flags
         else element("p", "No coordinate follows any of these clearly."),
-        *(
-            part
-            for kind, title in _KINDS.items()
-            for part in (element("h4", title), _heat_table(audit, kind))
-        ),
+        element("h4", "Share of each coordinate that is explained, in %"),
+        _heat_table(audit, audit.mean),
+        element("h4", "Share of how widely each coordinate spreads, in %"),
+        _heat_table(audit, audit.spread),
         element(
             "p",
-            f"Of {audit['audited']:,} images. Shares are less what as many functions explain by "
-            f"chance; framed ones are at least {audit['least_share']:.0%} and come by chance in "
-            f"fewer than {audit['level']:.0%} of analyses. {audit['permutations']} times "
-            f"{audit['permuted']} were exchanged to find out.",
+            f"Of {audit.images:,} images. Shares are less what as many functions explain by "
+            f"chance; framed ones are not small and come by chance in fewer than {LEVEL:.0%} of "
+            f"analyses: {exchanged} were exchanged {PERMUTATIONS} times to find out.",
             class_="quiet",
         ),
     ]
@@ -55,29 +46,27 @@ def show_nuisances(contents: Contents) -> Section | None:
     )
 
 
-def _heat_table(audit: Mapping[str, Any], kind: str) -> Markup:
-    rows = audit["nuisances"]
-    shares = [share for row in rows for share in row[kind]["share"]]
-    top = max([_LEAST_TOP, *shares])
-    flagged = {
-        (flag["nuisance"], flag["coordinate"]) for flag in audit["flags"] if flag["kind"] == kind
-    }
-    numbers = [element("th", str(k), class_="number") for k in audit["coordinates"]]
-    head = element("tr", element("th", "coordinate"), numbers)
-    body = [
+def _heat_table(audit: Audit, each: Dependence) -> Markup:
+    top = max(_LEAST_TOP, float(each.share.max()))
+    numbers = [element("th", str(k + 1), class_="number") for k in range(each.share.shape[1])]
+    rows = [
         element(
             "tr",
-            element("th", row["name"], scope="row"),
+            element("th", name, scope="row"),
             [
-                _cell(share, chance, top, framed=(row["name"], k) in flagged)
-                for k, share, chance in zip(
-                    audit["coordinates"], row[kind]["share"], row[kind]["chance"], strict=True
+                _cell(share, chance, top, framed=framed)
+                for share, chance, framed in zip(
+                    each.share[row].tolist(),
+                    each.chance[row].tolist(),
+                    each.flagged[row].tolist(),
+                    strict=True,
                 )
             ],
         )
-        for row in rows
+        for row, name in enumerate(audit.names)
     ]
-    inside = element("table", element("thead", head), element("tbody", body), class_="heat")
+    head = element("thead", element("tr", element("th", "coordinate"), numbers))
+    inside = element("table", head, element("tbody", rows), class_="heat")
     return element("div", inside, class_="scroll", tabindex="0")
 
 
