@@ -8,6 +8,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from recovar.nuisance import Audit, Dependence
+from recovar.reproducibility import LEAST_SHARED, Reproducibility
 
 _INK, _MUTED = "#1f2933", "#9aa5b1"
 _BLUE, _ORANGE = "#2b6cb0", "#dd6b20"
@@ -37,6 +38,31 @@ def draw_nuisance(audit: Audit) -> Figure:
         cells, ax=panels.tolist(), shrink=0.85, pad=0.01, format=PercentFormatter(1, 0)
     )
     bar.ax.tick_params(labelsize=7)
+    return figure
+
+
+def draw_reproducibility(found: Reproducibility) -> Figure:
+    """Draw how much of each component the halves share, beside what noise would."""
+    figure = Figure((6.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    number = np.arange(1, len(found.shared) + 1)
+    colours = np.where(found.reproducible, _BLUE, _MUTED)
+    axes.bar(number, np.maximum(found.shared, 0), width=0.6, color=colours, zorder=2)
+    axes.hlines(
+        found.null, number - 0.42, number + 0.42, color=_ORANGE, linewidth=2, zorder=3,
+        label="95 % level of noise",
+    )  # fmt: skip
+    for each, label in ((found.first, "within one of the halves"), (found.second, None)):
+        axes.plot(number, each, "o", color=_INK, markersize=3, zorder=4, label=label)
+    axes.axhline(LEAST_SHARED, color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+    axes.set_ylim(0, 1.03)
+    axes.set_xticks(number)
+    axes.set_xlabel("component")
+    axes.set_ylabel("share of the component in both halves")
+    count = int(found.reproducible.sum())
+    axes.set_title(f"{count} of {len(number)} components are found in both halves", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -24,7 +24,8 @@ from recovar.data.particles import read_particles
 from recovar.data.star import read_star, read_star_table, write_particles
 from recovar.manifest import read_manifest
 from recovar.maximization import bytes_of_sums
-from recovar.run import Run
+from recovar.reproducibility import Reproducibility
+from recovar.run import Run, read_result
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.heterogeneity import analyse_heterogeneity
 from recovar.workflows.inputs import read_inputs
@@ -49,12 +50,21 @@ def test_a_run_leaves_what_is_promised(run):
     }
     plots = {path.stem for path in (run / "output" / "plots").iterdir()}
     assert plots >= {"fsc", "noise", "eigenvalues", "contrast", "embedding", "mean", "components"}
-    assert plots >= {"nuisance"}
+    assert plots >= {"nuisance", "reproducibility"}
     decisions = {name for stage in read_manifest(run).stages.values() for name in stage.decisions}
     assert decisions >= {"half sets", "sign of the images", "solvent mask", "noise"}
     log = (run / "run.log").read_text()
     assert "largest frequency of the components: " in log
     assert "Results are in" in log
+
+
+def test_the_component_that_tells_the_states_apart_is_found_in_both_halves(run):
+    found = read_result(run, "reproducibility", Reproducibility)
+    assert found.reproducible[0]
+    table = np.loadtxt(run / "output" / "reproducibility.txt")
+    np.testing.assert_allclose(table[:, 1], found.shared, atol=1e-3)
+    decision = read_manifest(run).stages["reproducibility"].decisions["reproducible components"]
+    assert decision.value.startswith(f"{found.reproducible.sum()} of {len(found.shared)} (1")
 
 
 def test_the_audit_of_nuisances_is_written_for_people_and_programs(run):

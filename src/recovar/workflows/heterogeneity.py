@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float
 
-from recovar.compute.accumulate import Prepared
+from recovar.compute.accumulate import Images, Prepared
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.volumes import to_ball
@@ -113,19 +113,36 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
     return Heterogeneous(components, embeddings)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What is fitted by likelihood: all of the molecule, or the part in focus."""
+
+    images: Images
+    """Without the rest."""
+    region: Float[np.ndarray, "z y x"]
+    """Where density may be, between 0 and 1."""
+    rest: Float[np.ndarray, "z y x"] | np.float32
+    """What is not fitted."""
+
+
+def choose_subject(work: Work, whole: Homogeneous) -> Subject:
+    """Take what is out of focus out of the images, where a focus was asked for."""
+    mask, focus = whole.mask, work.inputs.focus
+    region = np.ones_like(mask.mask) if work.config.solvent == "none" else mask.dilated
+    if focus is None:
+        return Subject(whole.images, region, np.float32(0))
+    rest = whole.means.masked.regularized * (1 - np.clip(focus, 0, 1))
+    return Subject(_subtract(work, whole, rest), region * np.clip(focus, 0, 1), rest)
+
+
 def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Components:
-    config, grid, focus = work.config, work.inputs.grid, work.inputs.focus
-    images, rest = whole.images, np.float32(0)
-    region = np.ones_like(whole.mask.mask) if config.solvent == "none" else whole.mask.dilated
-    if focus is not None:
-        region = region * np.clip(focus, 0, 1)
-        rest = whole.means.masked.regularized * (1 - np.clip(focus, 0, 1))
-        images = _subtract(work, whole, rest)
+    config, grid = work.config, work.inputs.grid
+    subject = choose_subject(work, whole)
     found = estimate_subspace(
-        images,
+        subject.images,
         grid,
         whole.noise.variance,
-        region,
+        subject.region,
         SubspaceOptions(
             components=config.fitted_components,
             correct_contrast=config.correct_contrast,
@@ -137,7 +154,7 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
         seed=config.seed,
     )
     return Components(
-        found.mean + rest,
+        found.mean + subject.rest,
         found.components.leading(max(config.zdim)),
         found.contrast_sd,
         found.heterogeneity,

@@ -10,6 +10,8 @@ import time
 from dataclasses import asdict
 from types import NoneType
 
+import numpy as np
+
 from recovar import plots
 from recovar.compute.memory import format_bytes, peak_rss
 from recovar.compute.progress import Reporter
@@ -17,6 +19,7 @@ from recovar.embedding import LEAST_RELIABILITY
 from recovar.errors import InputError
 from recovar.manifest import read_manifest
 from recovar.regularization import resolution_at
+from recovar.reproducibility import Reproducibility
 from recovar.run import Run, Stage
 from recovar.workflows.checking.glance import Opinion, glance
 from recovar.workflows.configs import PipelineConfig
@@ -31,6 +34,7 @@ from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, 
 from recovar.workflows.nuisance import audit_embedding
 from recovar.workflows.picturing.run import PicturedRun, write_run_pictures
 from recovar.workflows.report import write_report
+from recovar.workflows.reproducibility import reproduce_components
 from recovar.workflows.work import Work, check_memory, start_work
 
 _MOST_LINES = 12
@@ -85,8 +89,10 @@ def _run_stages(work: Work) -> None:
     )
     whole = analyse_mean(work)
     found = None if config.only_mean else analyse_heterogeneity(work, whole)
+    again = None
     if found is not None:
         audit_embedding(work, found.embeddings.largest)
+        again = reproduce_components(work, whole, found.components)
     depends = ["mean"] if found is None else ["mean", "subspace", "embedding"]
     means = work.run.stage(
         "volumes", Means, lambda stage: _write_volumes(stage, work, whole, found), depends=depends
@@ -97,7 +103,7 @@ def _run_stages(work: Work) -> None:
         lambda stage: _draw(stage, work, whole, means, found),
         depends=["inputs", "noise", "mask", "volumes"],
     )
-    _summarize(work, means, found)
+    _summarize(work, means, found, again)
 
 
 def _check_conventions(stage: Stage, work: Work) -> Opinion:
@@ -160,7 +166,9 @@ def _draw(
             plots.save_figure(figure, partial)
 
 
-def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
+def _summarize(
+    work: Work, means: Means, found: Heterogeneous | None, again: Reproducibility | None
+) -> None:
     grid = work.inputs.grid
     resolutions = [resolution_at(mean.fsc, LEAST_FSC, grid) for mean in (means.masked, means.plain)]
     logger.info(
@@ -180,15 +188,20 @@ def _summarize(work: Work, means: Means, found: Heterogeneous | None) -> None:
         )
     else:
         logger.info(
-            "%d of %d components are seen in single images. Their share of the variance, and how "
-            "far images determine the coordinate:",
+            "%d of %d components are seen in single images. Their share of the variance, how far "
+            "images determine the coordinate, and how much of it both half sets find alone:",
             real,
             len(embedding.eigenvalues),
         )
+    shared = np.zeros(0) if again is None else again.shared
     for number in range(min(real, _MOST_LINES)):
         share = embedding.eigenvalues[number] / total
         logger.info(
-            "  %2d %6.1f%% %6.0f%%", number + 1, 100 * share, 100 * embedding.reliability[number]
+            "  %2d %6.1f%% %6.0f%% %7s",
+            number + 1,
+            100 * share,
+            100 * embedding.reliability[number],
+            f"{max(shared[number], 0):.0%}" if number < len(shared) else "",
         )
     if work.config.correct_contrast:
         logger.info("Contrasts have a standard deviation of %.3f", embedding.contrast.std())

@@ -1,0 +1,96 @@
+"""The stage of the pipeline that looks for components in either half of the images alone."""
+
+import logging
+
+import numpy as np
+
+from recovar import plots, trust_plots
+from recovar.core.frequencies import Disc
+from recovar.core.halves import Halves
+from recovar.reproducibility import (
+    LEAST_SHARED,
+    HalfFit,
+    Reproducibility,
+    compare_halves,
+    fit_halves,
+)
+from recovar.run import Stage
+from recovar.workflows.heterogeneity import Components, choose_subject
+from recovar.workflows.mean import Homogeneous
+from recovar.workflows.work import Work
+
+logger = logging.getLogger(__name__)
+
+_MOST_IMAGES = 100_000
+_LEAST_IMAGES = 50
+"""Of a half set that is fitted alone."""
+
+
+def reproduce_components(
+    work: Work, whole: Homogeneous, components: Components
+) -> Reproducibility | None:
+    """Run the stage; nothing is known where a half set has hardly any images."""
+    counts = np.bincount(work.inputs.halves, minlength=2)
+    if counts.min() < _LEAST_IMAGES:
+        logger.info("Half sets of %d and %d images are not fitted apart", *counts)
+        return None
+    return work.run.stage(
+        "reproducibility",
+        Reproducibility,
+        lambda stage: _reproduce(stage, work, whole, components),
+        options={
+            "fitted": work.config.fitted_components,
+            "correct_contrast": work.config.correct_contrast,
+            "seed": work.config.seed,
+        },
+        depends=["mean", "noise", "mask", "subspace"],
+    )
+
+
+def _reproduce(
+    stage: Stage, work: Work, whole: Homogeneous, components: Components
+) -> Reproducibility:
+    grid, config = work.inputs.grid, work.config
+    fit = HalfFit(
+        particle=work.inputs.particles.particle,
+        components=config.fitted_components,
+        last_radius=whole.means.radius,
+        correct_contrast=config.correct_contrast,
+        most_images=_MOST_IMAGES,
+        seed=config.seed,
+    )
+    # Blocks of images, all of them, and those of one half are there at once.
+    bytes_per_image = 3 * 12 * len(Disc(grid.at_radius(fit.radius).size, fit.radius))
+    fit = fit.with_at_most(work.room(whole.images) // bytes_per_image)
+    subject = choose_subject(work, whole)
+    halves = fit_halves(
+        subject.images,
+        grid,
+        whole.noise.variance,
+        subject.region,
+        fit,
+        work.executor,
+        Halves(stage.checkpoint("first half"), stage.checkpoint("second half")),
+    )
+    volumes = components.principal.volumes[: fit.subspace.components]
+    found = compare_halves(volumes, halves, fit.radius, config.seed)
+    names = ", ".join(str(k + 1) for k in np.flatnonzero(found.reproducible)) or "none"
+    stage.decide(
+        "reproducible components",
+        f"{int(found.reproducible.sum())} of {len(found.shared)} ({names})",
+        f"half sets that are fitted apart, to {grid.resolution(fit.radius):.3g} Å, share more than "
+        f"{LEAST_SHARED:.0%} of them, and more than noise would",
+    )
+    with stage.write("output/reproducibility.txt") as partial:
+        table = [found.shared, found.null, found.first, found.second]
+        np.savetxt(
+            partial,
+            np.stack([np.arange(1, len(found.shared) + 1), *table], axis=1),
+            ["%9d", *4 * ["%12.3f"]],
+            header=f"to {grid.resolution(fit.radius):.3g} Å\n"
+            "component  shared  95_%_of_noise  in_half_1  in_half_2",
+            encoding="utf-8",
+        )
+    with stage.write("output/plots/reproducibility.png") as partial:
+        plots.save_figure(trust_plots.draw_reproducibility(found), partial)
+    return found
