@@ -206,7 +206,7 @@ def make_surface(
         origin,
         len(fine),
         tuple(
-            ndimage.gaussian_filter(body, radius * width, mode="constant")
+            ndimage.gaussian_filter(body, radius * width, mode="constant", truncate=3.0)
             for radius, _ in _CAVITIES
         ),
         painted,
