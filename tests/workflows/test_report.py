@@ -25,6 +25,7 @@ from recovar.errors import InputError
 from recovar.noise import Noise
 from recovar.nuisance import Audit, audit, from_number
 from recovar.records import save_arrays
+from recovar.reproducibility import Reproducibility
 from recovar.run import Run
 from recovar.workflows.mean import Start
 from recovar.workflows.report import write_report
@@ -159,6 +160,9 @@ def once(tmp_path_factory):
         run.stage("inputs", Start, start, options=options)
         noise = Noise(*(128 * power for _ in range(5)))
         run.stage("noise", Noise, lambda _: noise)
+        shared, null = np.array([0.9, 0.1]), np.array([0.3, 0.2])
+        again = Reproducibility(shared, null, shared, shared, shared, 5)
+        run.stage("reproducibility", Reproducibility, lambda _: again)
         run.stage("nuisance", Audit, lambda _: make_audit())
         run.stage("embedding", NoneType, lambda stage: write_embeddings(stage, z, row, identity))
         run.stage("volumes", NoneType, write_maps)
@@ -220,6 +224,14 @@ def test_clusters_are_told_with_their_sizes_and_the_resolution_of_their_volumes(
     assert [cells[k : k + 3] for k in (0, 4, 8)] == [[str(k), "100", "33.3"] for k in range(3)]
     coarse, middle, fine = (float(cells[place]) for place in (3, 7, 11))
     assert 64 / 2 > coarse > middle > fine > 64 / 5
+
+
+def test_components_tell_what_halves_find_again(page):
+    part = page.split('id="components"')[1].split('id="embedding"')[0]
+    assert "1 of 2 components are found again" in part
+    (chart,) = re.findall(r"<title>Trust by component</title>.*?</svg>", part)
+    assert chart.count("<circle") == 2
+    assert chart.count("<rect") == ZDIM
 
 
 def test_paths_tell_whether_they_follow_the_density(page):

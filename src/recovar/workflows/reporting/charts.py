@@ -281,7 +281,8 @@ def _draw_series(frame: _Frame, x: Float[np.ndarray, " points"], series: Series)
         return _draw_bars(frame, x, y, name)
     parts = []
     if series.kind in ("line", "both"):
-        parts.append(element("polyline", points=_points(x, y), class_=f"{name} line"))
+        known = np.isfinite(series.values)
+        parts.append(element("polyline", points=_points(x[known], y[known]), class_=f"{name} line"))
     if series.kind in ("points", "both"):
         parts += [
             element("circle", cx=float(a), cy=float(b), r=3.5, class_=f"{name} dot")
@@ -340,6 +341,8 @@ def _legend(series: Sequence[Series]) -> Markup | str:
 def _tip(axis: Axis, at: float, series: Sequence[Series], row: int) -> str:
     lines = [f"{axis.label}: {axis.describe(float(at))}"]
     for one in series:
+        if not np.isfinite(one.values[row]):
+            continue
         text = number_text(float(one.values[row]))
         if one.upper is not None:
             text += f" … {number_text(float(one.upper[row]))}"

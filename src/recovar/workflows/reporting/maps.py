@@ -8,6 +8,7 @@ from recovar.core.grid import Grid
 from recovar.noise import Noise
 from recovar.regularization import resolution_at
 from recovar.rendering import default_level, face, make_surface, turntable
+from recovar.reproducibility import Reproducibility
 from recovar.workflows.mean import LEAST_FSC, Start
 from recovar.workflows.reporting.charts import (
     Axis,
@@ -32,6 +33,7 @@ from recovar.workflows.reporting.pictures import (
 )
 
 _SHOWN_COMPONENTS = 6
+_REPRODUCIBILITY = "reproducibility", Reproducibility
 _OUTLINE = 0.3
 """Of the largest density, where the outline of the mean is drawn."""
 _FRAMES, _TURNING_PIXELS, _FRAME_SECONDS = 14, 128, 0.15
@@ -100,7 +102,17 @@ def show_components(contents: Contents) -> Section | None:
     if not contents.embeddings or mean is None:
         return None
     largest = list(contents.embeddings.values())[-1]
-    body = [*_decay(largest.eigenvalues, reliability_of(largest))]
+    body = [
+        element(
+            "div",
+            figure(
+                _draw_decay(largest.eigenvalues),
+                "How much of all variance lies along each component.",
+            ),
+            _draw_trust(reliability_of(largest), contents.result(*_REPRODUCIBILITY)),
+            class_="pair",
+        )
+    ]
     volumes = []
     for number in range(min(_SHOWN_COMPONENTS, len(largest.eigenvalues))):
         volume = contents.volume(f"volumes/eigen_pos{number:03d}")
@@ -176,35 +188,59 @@ def _views(
     return views
 
 
-def _decay(
-    eigenvalues: Float[np.ndarray, " pcs"], reliability: Float[np.ndarray, " pcs"]
-) -> list[Markup]:
-    number = np.arange(1, len(eigenvalues) + 1, dtype=np.float64)
+def _draw_decay(eigenvalues: Float[np.ndarray, " pcs"]) -> Markup:
     share = eigenvalues / max(float(eigenvalues.sum()), np.finfo(float).tiny)
-    across = Axis("component", (0.4, len(number) + 0.6), whole=True)
-    decay = draw_chart(
+    return draw_chart(
         "Share of the variance by component",
-        number,
+        _numbers(len(share)),
         [Series("share of the variance", share, "both")],
-        (across, spanning_axis("share of the variance", share, is_logarithmic=True)),
-    )
-    sure = draw_chart(
-        "Reliability by component",
-        number,
-        [Series("reliability", reliability, "bars")],
-        (across, Axis("reliability", (0.0, 1.0))),
-    )
-    pair = element(
-        "div",
-        figure(decay, "How much of all variance lies along each component."),
-        figure(
-            sure,
-            "Reliability: the share of a coordinate's variance that single images determine. "
-            "Near 0, images say nothing about it.",
+        (
+            _component_axis(len(share)),
+            spanning_axis("share of the variance", share, is_logarithmic=True),
         ),
-        class_="pair",
     )
-    return [pair]
+
+
+def _draw_trust(
+    reliability: Float[np.ndarray, " pcs"], reproducibility: Reproducibility | None
+) -> Markup:
+    """Draw how far components can be trusted, by single images and by halves of them."""
+    count = len(reliability)
+    series = [Series("reliability of coordinates", reliability, "bars")]
+    caption = (
+        "Reliability: the share of a coordinate's variance that single images determine. Near 0, "
+        "images say nothing about it."
+    )
+    if reproducibility is not None:
+        shared, null = (
+            _padded(values, count) for values in (reproducibility.shared, reproducibility.null)
+        )
+        series += [
+            Series("found in both halves", shared, "points", colour=1),
+            Series("noise would be below", null, "line", colour=5),
+        ]
+        caption += (
+            " Dots: the share of a component that both half sets find, fitted apart at low "
+            f"resolution. {int(reproducibility.reproducible.sum())} of "
+            f"{len(reproducibility.shared)} components are found again."
+        )
+    axes = _component_axis(count), Axis("share", (0.0, 1.0))
+    return figure(draw_chart("Trust by component", _numbers(count), series, axes), caption)
+
+
+def _padded(values: Float[np.ndarray, "..."], count: int) -> Float[np.ndarray, " pcs"]:
+    """Leave open what was not asked of the last components."""
+    padded = np.full(count, np.nan)
+    padded[: len(values)] = values[:count]
+    return padded
+
+
+def _numbers(count: int) -> Float[np.ndarray, " pcs"]:
+    return np.arange(1, count + 1, dtype=np.float64)
+
+
+def _component_axis(count: int) -> Axis:
+    return Axis("component", (0.4, count + 0.6), whole=True)
 
 
 def _component_tiles(

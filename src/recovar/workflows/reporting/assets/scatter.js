@@ -6,7 +6,7 @@
   const data = JSON.parse(source.textContent);
   const count = data.row.length;
   const unknown = 65535;
-  const margin = { left: 58, right: 14, top: 12, bottom: 40 };
+  const margin = { left: 70, right: 14, top: 12, bottom: 40 };
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const by = (name) => document.getElementById(name);
   const canvas = by("scatter-canvas");
@@ -29,6 +29,8 @@
   let drag = null;
   let outline = []; // of the last choice, in values
   let waiting = false;
+  let stale = true; // whether points must be drawn anew
+  const layer = document.createElement("canvas");
 
   const short = (value) => {
     if (Number.isNaN(value)) return "unknown";
@@ -54,13 +56,13 @@
 
   // Limits that leave out the rarest values, so that a few far points do not hide the rest.
   function limits(column) {
+    if (column.limits) return column.limits;
     const known = column.values.filter((value) => !Number.isNaN(value)).sort();
-    if (!known.length) return [0, 1];
     const at = (share) => known[Math.round(share * (known.length - 1))];
-    const low = at(0.002);
-    const high = at(0.998);
+    const [low, high] = known.length ? [at(0.002), at(0.998)] : [0, 1];
     const room = 0.06 * (high - low) || 0.5;
-    return [low - room, high + room];
+    column.limits = [low - room, high + room];
+    return column.limits;
   }
   function resetView() {
     view = [...limits(columns[state.x]), ...limits(columns[state.y])];
@@ -88,21 +90,32 @@
   }
 
   const categoryColour = (level) => `hsl(${(level * 137.508 + 210) % 360} 62% 52%)`;
+  // Red, green and blue of a colour as style sheets write it.
+  const parsed = new Map();
+  const probe = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  function parse(colour) {
+    if (!parsed.has(colour)) {
+      probe.fillStyle = colour;
+      probe.fillRect(0, 0, 1, 1);
+      parsed.set(colour, probe.getImageData(0, 0, 1, 1).data.slice(0, 3));
+    }
+    return parsed.get(colour);
+  }
   function colourScale() {
     const column = columns[state.colour];
-    if (!column) return () => ink("--s0");
+    const plain = parse(ink("--s0"));
+    if (!column) return () => plain;
+    const none = parse(ink("--rule"));
     if (column.category) {
-      const named = Array.from({ length: 512 }, (_, level) => categoryColour(level));
-      return (i) => (column.levels[i] === unknown ? ink("--rule") : named[column.levels[i] % 512]);
+      const named = Array.from({ length: 512 }, (_, level) => parse(categoryColour(level)));
+      return (i) => (column.levels[i] === unknown ? none : named[column.levels[i] % 512]);
     }
     const [low, high] = limits(column);
-    const last = data.colours.length - 1;
-    const none = ink("--rule");
+    const ramp = data.colours.map(parse);
+    const last = ramp.length - 1;
     return (i) => {
       const share = (column.values[i] - low) / (high - low);
-      return Number.isNaN(share)
-        ? none
-        : data.colours[Math.round(last * Math.min(1, Math.max(0, share)))];
+      return Number.isNaN(share) ? none : ramp[Math.round(last * Math.min(1, Math.max(0, share)))];
     };
   }
 
@@ -122,7 +135,8 @@
     context.beginPath();
     context.rect(margin.left, margin.top, inner().width, inner().height);
     context.clip();
-    paintPoints();
+    if (stale) paintPoints(ratio);
+    context.drawImage(layer, 0, 0, width, height);
     paintOutline();
     context.restore();
     canvas.dataset.view = JSON.stringify({ view, margin, chosen: chosenCount() });
@@ -157,23 +171,45 @@
     context.lineTo(x2, y2);
     context.stroke();
   }
-  function paintPoints() {
+  // Points are blended one by one into a picture of their own, which is kept while a lasso is drawn.
+  function paintPoints(ratio) {
+    const { width, height } = canvas;
+    const picture = new ImageData(width, height);
     const x = columns[state.x].values;
     const y = columns[state.y].values;
     const colour = colourScale();
     const any = chosenCount() > 0;
     const size = count > 20000 ? 2 : count > 4000 ? 2.6 : 3.6;
-    const alpha = count > 20000 ? 0.55 : 0.75;
+    const usual = count > 20000 ? 0.55 : 0.75;
     for (const selected of any ? [0, 1] : [0]) {
-      context.globalAlpha = any && !selected ? alpha * 0.3 : selected ? 1 : alpha;
-      const side = selected ? size + 0.8 : size;
+      const alpha = selected ? 1 : any ? 0.3 * usual : usual;
+      const side = Math.max(1, Math.round((selected ? size + 0.8 : size) * ratio));
       for (let i = 0; i < count; i += 1) {
         if (any && chosen[i] !== selected) continue;
-        context.fillStyle = colour(i);
-        context.fillRect(toX(x[i]) - side / 2, toY(y[i]) - side / 2, side, side);
+        const left = Math.round(toX(x[i]) * ratio - side / 2);
+        const top = Math.round(toY(y[i]) * ratio - side / 2);
+        if (!(left >= 0 && top >= 0 && left + side <= width && top + side <= height)) continue;
+        blend(picture, left, top, side, colour(i), alpha);
       }
     }
-    context.globalAlpha = 1;
+    layer.width = width;
+    layer.height = height;
+    layer.getContext("2d").putImageData(picture, 0, 0);
+    stale = false;
+  }
+  function blend(picture, left, top, side, [red, green, blue], alpha) {
+    const { data: pixels, width } = picture;
+    for (let row = top; row < top + side; row += 1) {
+      let at = 4 * (row * width + left);
+      for (let k = 0; k < side; k += 1, at += 4) {
+        const below = (pixels[at + 3] / 255) * (1 - alpha);
+        const whole = alpha + below;
+        pixels[at] = (red * alpha + pixels[at] * below) / whole;
+        pixels[at + 1] = (green * alpha + pixels[at + 1] * below) / whole;
+        pixels[at + 2] = (blue * alpha + pixels[at + 2] * below) / whole;
+        pixels[at + 3] = 255 * whole;
+      }
+    }
   }
   function paintOutline() {
     const corners = drag && drag.corners.length ? drag.corners : outline;
@@ -193,6 +229,11 @@
     context.globalAlpha = 1;
   }
   function draw() {
+    stale = true;
+    drawOver();
+  }
+  // Draws the outline anew over points that stay as they are.
+  function drawOver() {
     if (waiting) return;
     waiting = true;
     requestAnimationFrame(paint);
@@ -299,13 +340,16 @@
       const dx = ((x - drag.pixel[0]) / inner().width) * (right - left);
       const dy = ((y - drag.pixel[1]) / inner().height) * (high - low);
       view = [left - dx, right - dx, low + dy, high + dy];
-    } else if (state.mode === "lasso") {
+      draw();
+      return;
+    }
+    if (state.mode === "lasso") {
       drag.corners.push([fromX(x), fromY(y)]);
     } else {
       const [a, b] = drag.start;
       drag.corners = [[a, b], [fromX(x), b], [fromX(x), fromY(y)], [a, fromY(y)]];
     }
-    draw();
+    drawOver();
   });
   canvas.addEventListener("pointerup", (event) => {
     if (!drag) return;
