@@ -28,8 +28,8 @@ class StateOptions:
     n_std: float | None = field(default=None, metadata=_STATES)
     """The same, as the number of standard deviations of a normal distribution that hold the
     quantile, such as 2 for 0.9545."""
-    n_bandwidths: int = field(default=4, metadata=_STATES)
-    """Bandwidths to choose from."""
+    n_bandwidths: int | None = field(default=None, metadata=_STATES)
+    """Bandwidths to choose from; 4 if not given, and 50 with --state-method published."""
     Bfactor: float = field(default=0.0, metadata={**_STATES, "aliases": ("--b-factor",)})
     """Sharpen volumes by this B-factor in Å², positive to sharpen."""
 
@@ -51,7 +51,7 @@ class StateOptions:
             raise InputError(
                 "--q and --n-std are for --state-method quantile, not for published. Leave one out."
             )
-        if self.n_bandwidths < 2:
+        if self.n_bandwidths is not None and self.n_bandwidths < 2:
             raise InputError(f"Expected at least 2 for --n-bandwidths, got {self.n_bandwidths}.")
         if self.memory is not None:
             parse_bytes(self.memory)
@@ -61,14 +61,27 @@ class StateOptions:
         """How images are chosen, whichever option said so."""
         return self.state_method if self.q is None and self.n_std is None else "quantile"
 
+    @property
+    def bandwidths(self) -> int:
+        """How many bandwidths there are to choose from."""
+        if self.n_bandwidths is not None:
+            return self.n_bandwidths
+        return 50 if self.selection == "published" else 4
+
     def described(self) -> dict[str, object]:
-        """List what volumes depend on, for the manifest."""
+        """List what volumes depend on, for the manifest.
+
+        Raises:
+            InputError: If the file of images is not there.
+        """
+        if self.particles is not None and not self.particles.is_file():
+            raise InputError(f"Expected images at {self.particles}, but there is no such file.")
         originals = None if self.particles is None else fingerprint(self.particles)
         return {
             "selection": self.selection,
             "quantile": self.q,
             "deviations": self.n_std,
-            "bandwidths": self.n_bandwidths,
+            "bandwidths": self.bandwidths,
             "Bfactor": self.Bfactor,
             "particles": originals,
         }

@@ -86,7 +86,9 @@ class Source:
         learned = self.finished.components().heterogeneity
         return None if learned is None else self._weights(learned)
 
-    def _weights(self, values: Float[np.ndarray, "z y x"]) -> Float[np.ndarray, "z y x"]:
+    def _weights(
+        self, values: Float[np.ndarray, "z y x"]
+    ) -> Float[np.ndarray, "new_z new_y new_x"]:
         values = values.astype(np.float32)
         if not self.is_resized:
             return values
