@@ -38,9 +38,18 @@ from recovar.latent_weights import (
     quantile_of_deviations,
     within_quantile,
 )
-from recovar.local_resolution import local_resolution, sharpen, state_windows
+from recovar.local_resolution import filter_locally, local_resolution, sharpen, state_windows
 from recovar.maximization import Maximizer, bytes_of_sums
 from recovar.posterior import Latents
+from recovar.published_states import (
+    Binned,
+    bin_images,
+    bytes_of_bins,
+    bytes_of_choice,
+    choose_states,
+    sampling_distances,
+    sum_bins,
+)
 from recovar.subspace import SubspaceOptions
 from recovar.workflows.finished import FinishedRun
 from recovar.workflows.reconstructing.sources import Source, open_source
@@ -117,7 +126,8 @@ class _Found:
     """One state."""
 
     halves: Halves[Float[np.ndarray, "z y x"]]
-    volume: Float[np.ndarray, "z y x"]
+    volume: Float[np.ndarray, "z y x"] | None
+    """The best guess, if it is other than the mean of the half-maps filtered locally."""
     images: float
 
 
@@ -185,7 +195,11 @@ def _write_state(
     grid = source.grid
     curves = masked_fsc(found.halves, source.mask, grid)
     local = local_resolution(found.halves, grid, state_windows(grid), source.mask)
-    volume = sharpen(found.volume, grid, options.Bfactor) if options.Bfactor else found.volume
+    if found.volume is None:
+        mean = 0.5 * (found.halves.first + found.halves.second)
+        volume = filter_locally(mean, local, options.Bfactor)
+    else:
+        volume = sharpen(found.volume, grid, options.Bfactor) if options.Bfactor else found.volume
     for name, values in (
         (files.volume, volume),
         *zip(files.half_maps, found.halves, strict=True),
@@ -222,14 +236,17 @@ class _Work:
 
     def make(self, points: Float[np.ndarray, "states zdim"]) -> Iterator[_Found]:
         """Reconstruct all states, in groups that fit in memory."""
-        if self.options.selection == "quantile":
-            return self._select(points)
-        return self._regress(points)
+        makers = {
+            "regression": self._regress,
+            "published": self._publish,
+            "quantile": self._select,
+        }
+        return makers[self.options.selection](points)
 
     def _regress(self, points: Float[np.ndarray, "states zdim"]) -> Iterator[_Found]:
         source, posterior = self.source, self.posterior
         noise = source.noise(self.executor)
-        bandwidths = choose_bandwidths(posterior, self.options.n_bandwidths)
+        bandwidths = choose_bandwidths(posterior, self.options.bandwidths)
         pcs = min(int((posterior.reliability > LEAST_RELIABILITY).sum()), _MOST_PCS)
         if pcs == 0:
             logger.warning(
@@ -300,6 +317,22 @@ class _Work:
         weight = np.float32(1) if source.heterogeneity is None else source.heterogeneity
         return LinearModel(halves.map(lambda volumes: volumes[1:] * weight), whole)
 
+    def _publish(self, points: Float[np.ndarray, "states zdim"]) -> Iterator[_Found]:
+        """Choose between kernels of images as the published program does."""
+        source, count = self.source, self.options.bandwidths
+        noise, halves = source.noise(self.executor), source.finished.inputs.halves
+        ball = Ball(source.grid.size, source.grid.largest_radius)
+        each = bytes_of_bins(ball, count) + 4 * len(halves) * count
+        extra = bytes_of_choice(source.grid.size, count)
+        room, images = self._room(each, len(points), 1, extra)
+        for group in _groups(len(points), room // each):
+            distances = sampling_distances(self.posterior, points[group])
+            bins = bin_images(distances, halves, count)
+            binned = Binned(ball, noise, self.contrast, bins, self.executor.operators)
+            sums = sum_bins(images, binned, self.executor)
+            for state, chosen in enumerate(choose_states(sums, binned, source.mask)):
+                yield _Found(chosen.halves, None, float(bins.nearest(state)))
+
     def _select(self, points: Float[np.ndarray, "states zdim"]) -> Iterator[_Found]:
         """Average the nearest images, all alike, as the first release did."""
         options, source, posterior = self.options, self.source, self.posterior
@@ -327,13 +360,14 @@ class _Work:
                 volume = state.volume(state.prior(curves.masked)) * source.mask
                 yield _Found(halves, volume, float(count))
 
-    def _room(self, each: int, states: int, slices: int) -> tuple[int, ImageBank]:
+    def _room(self, each: int, states: int, slices: int, extra: int = 0) -> tuple[int, ImageBank]:
         """Share memory between sums and images.
 
         Args:
             each: Bytes that the sums of a state take.
             states: How many there are.
             slices: Volumes and values that every pixel of a block is computed for.
+            extra: Bytes that finishing a state takes beyond the usual.
         """
         grid = self.source.grid
         budget = (
@@ -342,7 +376,7 @@ class _Work:
             else max(0, parse_bytes(self.options.memory) - peak_rss())
         )
         temporary = min(_TEMPORARY_BYTES, budget // 8)
-        maps = 4 * grid.size**3 * 60
+        maps = 4 * grid.size**3 * 60 + extra
         least = each + maps + temporary
         if least > budget:
             raise InputError(
