@@ -6,7 +6,6 @@ from recovar.errors import InputError
 from recovar.picture_sheets import (
     Row,
     colour_values,
-    montage,
     on_white,
     rows_used,
     save_animation,
@@ -24,9 +23,9 @@ def test_what_is_transparent_becomes_white():
     np.testing.assert_array_equal(on_white(on_white(faint)), on_white(faint))
 
 
-def test_a_montage_goes_row_by_row():
-    pictures = [np.full((4, 4, 3), shade, np.uint8) for shade in (10, 20, 30)]
-    page = montage(pictures, columns=2)
+def test_rows_of_a_sheet_lie_below_each_other():
+    shades = [np.full((4, 4, 3), shade, np.uint8) for shade in (10, 20, 30)]
+    page = sheet([Row("", shades[:2]), Row("", shades[2:])])
     assert page.shape == (14, 14, 3)
     assert [int(page[r, c, 0]) for r, c in ((0, 0), (0, 12), (12, 0), (12, 12))] == [
         10, 20, 30, 255,

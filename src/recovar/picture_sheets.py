@@ -67,14 +67,6 @@ def rows_used(pictures: Sequence[UInt8[np.ndarray, "y x 4"]]) -> slice:
     return slice(max(0, int(rows[0]) - margin), int(rows[-1]) + 1 + margin)
 
 
-def montage(
-    images: Sequence[UInt8[np.ndarray, "y x colours"]], columns: int
-) -> UInt8[np.ndarray, "rows width 3"]:
-    """Put pictures of one size side by side, row after row, on a white page."""
-    rows = [Row("", images[start : start + columns]) for start in range(0, len(images), columns)]
-    return sheet(rows)
-
-
 def sheet(rows: Sequence[Row]) -> UInt8[np.ndarray, "height width 3"]:
     """Put rows of pictures below each other, with their words."""
     left = _LINE if any(row.name for row in rows) else 0
