@@ -87,6 +87,18 @@ def test_a_twentieth_of_the_variance_is_found_among_two_thousand_images(name):
     assert found.blocks == MICROGRAPHS
 
 
+def test_few_functions_do_not_hide_what_many_explain():
+    """The largest R² of one function by chance is further from its mean than that of 99."""
+    rng, micrograph, defocus, rotations = draw(6)
+    coordinates = rng.normal(size=(IMAGES, 6))
+    signal = rng.normal(size=MICROGRAPHS)[micrograph]
+    coordinates[:, 1] = mix(signal, coordinates[:, 1], 0.05)
+    halves = [from_groups(f"half set {k}", rng.integers(0, 2, IMAGES)) for k in range(6)]
+    nuisances = [*halves, *list_nuisances(rng, micrograph, defocus, rotations)]
+    found = audit(coordinates, unsure(coordinates), nuisances, micrograph)
+    assert named(found) == {(2, "micrograph", "mean")}
+
+
 def test_flags_are_said_in_words():
     rng, micrograph, defocus, rotations = draw(2)
     coordinates = mix(np.log(defocus), rng.normal(size=IMAGES), 0.4)[:, None]

@@ -205,7 +205,8 @@ def audit(
 
     Source: the share is the adjusted R², (R² − E)/(1 − E) with the mean E of R² over permutations
     in place of p/(n − 1), which it is where images are independent. Chances are corrected by the
-    distribution of the largest of all studentized R² (`Westfall & Young 1993`, single step).
+    distribution of the largest of all studentized ∛R² (`Westfall & Young 1993`, single step),
+    which are nearly normal for few functions and for many (`Wilson & Hilferty 1931`).
     """
     responses = np.concatenate(
         [_winsorized(coordinates), _standardized_squares(coordinates, variances)], axis=1
@@ -227,8 +228,9 @@ def audit(
             for _ in range(PERMUTATIONS)
         ]
     every = np.stack([explain(responses, responses), *null])
-    expected, spread = every.mean(0), np.maximum(every.std(0), np.finfo(np.float32).tiny)
-    clearness = (every - expected) / spread
+    roots = np.cbrt(every)
+    spread = np.maximum(roots.std(0), np.finfo(np.float32).tiny)
+    clearness = (roots - roots.mean(0)) / spread
     largest = np.sort(clearness.max(axis=(1, 2), initial=-np.inf))
     chance = 1 - np.searchsorted(largest, clearness[0]) / len(largest)
     by_chance = np.mean(null, axis=0)

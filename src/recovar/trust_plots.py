@@ -21,15 +21,16 @@ _LEAST_TOP = 0.1
 def draw_nuisance(audit: Audit) -> Figure:
     """Draw what each nuisance explains of each coordinate, with a frame around what is flagged."""
     pcs, rows = audit.mean.share.shape[1], len(audit.names)
-    figure = Figure((3.2 + 0.75 * pcs, 1.3 + 0.3 * rows), layout="constrained")
+    figure = Figure((3.2 + 0.75 * pcs, 1.6 + 0.3 * rows), layout="constrained")
+    figure.suptitle("share of variance explained", fontsize=10)
     panels = figure.subplots(1, 2, sharey=True)
     top = max(_LEAST_TOP, float(audit.mean.share.max()), float(audit.spread.share.max()))
     norm = Normalize(0, top)
     for axes, each, title in zip(
-        panels, (audit.mean, audit.spread), ("the coordinate", "how widely it spreads"), strict=True
+        panels, (audit.mean, audit.spread), ("of the coordinate", "of its spread"), strict=True
     ):
         cells = _draw_shares(axes, each, norm)
-        axes.set_title(f"share explained of {title}", fontsize=9)
+        axes.set_title(title, fontsize=9)
         axes.set_xticks(np.arange(pcs), np.arange(1, pcs + 1).astype(str))
         axes.set_xlabel("coordinate")
         axes.tick_params(length=0, labelsize=8)

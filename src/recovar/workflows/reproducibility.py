@@ -21,23 +21,26 @@ from recovar.workflows.work import Work
 
 logger = logging.getLogger(__name__)
 
-_MOST_IMAGES = 100_000
+_MOST_IMAGES = 50_000
 _LEAST_IMAGES = 50
 """Of a half set that is fitted alone."""
+_COPIES = 2
+"""Of the images that are kept, while they are put together."""
 
 
 def reproduce_components(
     work: Work, whole: Homogeneous, components: Components
 ) -> Reproducibility | None:
     """Run the stage; nothing is known where a half set has hardly any images."""
-    counts = np.bincount(work.inputs.halves, minlength=2)
+    fit = _plan(work, whole)
+    counts = np.bincount(work.inputs.halves[fit.draw_images()], minlength=2)
     if counts.min() < _LEAST_IMAGES:
         logger.info("Half sets of %d and %d images are not fitted apart", *counts)
         return None
     return work.run.stage(
         "reproducibility",
         Reproducibility,
-        lambda stage: _reproduce(stage, work, whole, components),
+        lambda stage: _reproduce(stage, work, whole, components, fit),
         options={
             "fitted": work.config.fitted_components,
             "correct_contrast": work.config.correct_contrast,
@@ -47,10 +50,8 @@ def reproduce_components(
     )
 
 
-def _reproduce(
-    stage: Stage, work: Work, whole: Homogeneous, components: Components
-) -> Reproducibility:
-    grid, config = work.inputs.grid, work.config
+def _plan(work: Work, whole: Homogeneous) -> HalfFit:
+    config = work.config
     fit = HalfFit(
         particle=work.inputs.particles.particle,
         components=config.fitted_components,
@@ -59,9 +60,17 @@ def _reproduce(
         most_images=_MOST_IMAGES,
         seed=config.seed,
     )
-    # Blocks of images, all of them, and those of one half are there at once.
-    bytes_per_image = 3 * 12 * len(Disc(grid.at_radius(fit.radius).size, fit.radius))
-    fit = fit.with_at_most(work.room(whole.images) // bytes_per_image)
+    size = work.inputs.grid.at_radius(fit.radius).size
+    bytes_per_image = _COPIES * 12 * len(Disc(size, fit.radius))
+    return fit.with_at_most(work.room(whole.images) // bytes_per_image)
+
+
+def _reproduce(
+    stage: Stage, work: Work, whole: Homogeneous, components: Components, fit: HalfFit
+) -> Reproducibility:
+    grid, config = work.inputs.grid, work.config
+    if fit.most_images < len(whole.images):
+        logger.info("Half sets: %d of the %d images are used", fit.most_images, len(whole.images))
     subject = choose_subject(work, whole)
     halves = fit_halves(
         subject.images,
