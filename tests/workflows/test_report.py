@@ -123,6 +123,11 @@ def write_analysis(run, labels, z):
     bands = np.stack([0.8 * line.values, 1.2 * line.values])
     write_density(run / "output" / "density_1" / "density.npz", replace(line, bands=bands))
     (run / "output" / "density_2").mkdir()
+    told = [
+        {"position": [x, 1.0], "population": p, "interval_95": [p - 0.1, p + 0.1]}
+        for x, p in ((-4.0, 0.6), (4.0, 0.4))
+    ]
+    (run / "output" / "density_2" / "populations.json").write_text(json.dumps({"states": told}))
     plane = normalize((axis, axis), hills[:, None] * np.ones(25))
     write_density(run / "output" / "density_2" / "density.npz", plane)
 
@@ -258,6 +263,9 @@ def test_densities_are_drawn_along_coordinates_and_with_bands_where_these_are_kn
         "Density along coordinate 2",
     ]
     assert part.count("<polygon") == 1
+    assert part.count('class="place"') == 2
+    cells = re.findall(r'<td class="number">([^<]*)</td>', part)
+    assert cells == ["0", "60.0", "50.0 … 70.0", "1", "40.0", "30.0 … 50.0"]
 
 
 def test_the_strongest_dependence_on_a_nuisance_is_framed_and_has_most_colour(page):

@@ -59,7 +59,7 @@ def read_analyses(run: Path, images: int) -> tuple[Analysis, ...]:
         number = path.name.removeprefix("analysis_")
         if path.is_dir() and number.isdigit():
             clusterings = tuple(_read_clusterings(path, images))
-            routes = tuple(_read_routes(path))
+            routes = tuple(read_routes(path, "**/path*/path.json"))
             found.append(Analysis(path, int(number), _read_umap(path, images), clusterings, routes))
     return tuple(sorted(found, key=lambda analysis: analysis.zdim))
 
@@ -83,8 +83,9 @@ def _read_clusterings(path: Path, images: int) -> Iterator[Clustering]:
             yield Clustering(directory, int(labels.max()) + 1, labels.astype(np.int64))
 
 
-def _read_routes(path: Path) -> Iterator[LatentRoute]:
-    files = sorted(path.glob("**/path*/path.json"), key=lambda file: (len(str(file)), str(file)))
+def read_routes(path: Path, pattern: str) -> Iterator[LatentRoute]:
+    """Read the paths whose files match a pattern below a directory, in the order of their names."""
+    files = sorted(path.glob(pattern), key=lambda file: (len(str(file)), str(file)))
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
         yield LatentRoute(

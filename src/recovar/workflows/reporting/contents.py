@@ -18,7 +18,12 @@ from recovar.embedding import determined_share
 from recovar.errors import InputError
 from recovar.manifest import Manifest, read_manifest
 from recovar.run import read_result
-from recovar.workflows.reporting.analyses import Analysis, read_analyses
+from recovar.workflows.reporting.analyses import (
+    Analysis,
+    LatentRoute,
+    read_analyses,
+    read_routes,
+)
 from recovar.workflows.run_embedding import RunEmbedding, list_embeddings, read_run_embedding
 
 logger = logging.getLogger(__name__)
@@ -92,6 +97,11 @@ class Contents:
     def analyses(self) -> tuple[Analysis, ...]:
         """What was analysed further."""
         return read_analyses(self.path, self.images or 0)
+
+    @cached_property
+    def routes(self) -> tuple[LatentRoute, ...]:
+        """Paths that were asked for one by one."""
+        return tuple(read_routes(self.path / "output", "*/path.json"))
 
     @cached_property
     def warnings(self) -> tuple[str, ...]:

@@ -23,11 +23,14 @@ _OPEN_ROWS = 12
 
 
 def show_groups(contents: Contents) -> Section | None:
-    """Write the section, if the run was analysed."""
-    if not contents.analyses:
-        return None
+    """Write the section, if there are clusters or paths."""
     grid = contents.grid
     body = [part for analysis in contents.analyses for part in _show_analysis(analysis, grid)]
+    if contents.routes:
+        body.append(element("h3", "Further paths"))
+        body += [part for route in contents.routes for part in _show_route(route, grid)]
+    if not body:
+        return None
     return Section(
         "groups",
         "Clusters and paths",
