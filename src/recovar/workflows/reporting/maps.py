@@ -38,6 +38,8 @@ _OUTLINE = 0.3
 """Of the largest density, where the outline of the mean is drawn."""
 _FRAMES, _TURNING_PIXELS, _FRAME_SECONDS = 14, 128, 0.15
 """Of the surface of the mean that turns."""
+_LEAST_GAP = 0.06
+"""Between two marked frequencies, in 1/voxel; of closer ones the first is marked."""
 _BLUR = 0.02
 """Of the box, by which the mean is blurred before its outline is drawn."""
 
@@ -55,12 +57,17 @@ def show_mean(contents: Contents) -> Section | None:
         "their correlation is fair; but a mask that is too tight makes the curve inside it too "
         "good, and moving parts are blurred here however many images there are.",
         [
-            figure(
-                _draw_fsc(curves, grid),
-                f"Correlation of the half-maps. Where it falls below {LEAST_FSC}, noise wins.",
+            element(
+                "div",
+                figure(
+                    _draw_fsc(curves, grid),
+                    f"Correlation of the half-maps. Where it falls below {LEAST_FSC}, noise wins.",
+                ),
+                _turning(mean, mask),
+                class_="pair",
             ),
             element("h3", "Slices and projections"),
-            tiles([_turning(mean, mask), *_views(mean, mask)]),
+            tiles(_views(mean, mask)),
             _note("The line is the outline of the solvent mask.") if mask is not None else "",
         ],
     )
@@ -148,14 +155,15 @@ def outline_level(mean: Float[np.ndarray, "z y x"]) -> float:
 
 
 def _draw_fsc(curves: Curves, grid: Grid) -> Markup:
-    series, marks = [], [Mark(f"{LEAST_FSC}", y=LEAST_FSC)]
+    series, marks, reached = [], [Mark(f"{LEAST_FSC}", y=LEAST_FSC)], []
     for colour, (name, curve) in enumerate(
         (("in the mask", curves.masked), ("whole box", curves.whole))
     ):
-        reached = resolution_at(curve, LEAST_FSC, grid)
-        series.append(Series(f"{name}: {reached:.3g} Å", curve, colour=colour))
-        marks.append(Mark(f"{reached:.3g} Å", x=1 / reached))
-    if marks[1].label == marks[2].label:
+        resolution = resolution_at(curve, LEAST_FSC, grid)
+        reached.append(1 / resolution)
+        series.append(Series(f"{name}: {resolution:.3g} Å", curve, colour=colour))
+        marks.append(Mark(f"{resolution:.3g} Å", x=1 / resolution))
+    if abs(reached[0] - reached[1]) < _LEAST_GAP / grid.voxel_size:
         marks.pop()
     low = min(-0.05, float(curves.whole.min()), float(curves.masked.min()))
     axes = resolution_axis(grid.voxel_size), Axis("correlation of half-maps", (low, 1.03))
@@ -168,7 +176,7 @@ def _turning(mean: Float[np.ndarray, "z y x"], mask: Float[np.ndarray, "z y x"] 
     frames = turntable(make_surface(mean, level), face(mean, level), _FRAMES, _TURNING_PIXELS)
     caption = "surface, turning"
     picture = element("img", src=encode_turning(frames, _FRAME_SECONDS), alt=caption)
-    return element("figure", picture, element("figcaption", caption), class_="tile turning")
+    return element("figure", picture, element("figcaption", caption), class_="turning")
 
 
 def _views(
