@@ -8,6 +8,7 @@ import time
 
 from recovar.compute.memory import format_bytes, peak_rss
 from recovar.compute.progress import Reporter
+from recovar.density.record import Density, read_density
 from recovar.errors import InputError
 from recovar.workflows.analyzing.clusters import (
     divide_images,
@@ -17,9 +18,11 @@ from recovar.workflows.analyzing.clusters import (
 )
 from recovar.workflows.analyzing.config import AnalyzeConfig
 from recovar.workflows.analyzing.particles import write_particles_of_clusters
+from recovar.workflows.analyzing.paths import find_routes
 from recovar.workflows.analyzing.states import Group, reconstruct
 from recovar.workflows.analyzing.work import Analysis
 from recovar.workflows.finished import FinishedRun, open_finished
+from recovar.workflows.report import write_report
 from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
@@ -35,11 +38,14 @@ def run_analyze(config: AnalyzeConfig, reporter: Reporter) -> None:
     finished = open_finished(config.run)
     zdim = _choose_zdim(config, finished)
     embedding = finished.embedding(zdim)
+    density = None if config.density is None else read_density(config.density)
     directory = config.output or finished.path / "output" / f"analysis_{zdim}"
     with open_workplace(directory, config, finished, {"zdim": zdim}, reporter) as place:
         work = Analysis(config, finished, embedding, place, reporter)
         logger.info("%d images with %d coordinates, from %s", len(embedding), zdim, embedding.file)
-        _run_stages(work)
+        _run_stages(work, density)
+        if place.run.path == finished.path:
+            write_report(finished.path)
         logger.info(
             "Done in %.0f s with at most %s of memory. Results are in %s, those of clusters in %s.",
             time.monotonic() - started,
@@ -61,15 +67,15 @@ def _choose_zdim(config: AnalyzeConfig, finished: FinishedRun) -> int:
     return zdim
 
 
-def _run_stages(work: Analysis) -> None:
+def _run_stages(work: Analysis, density: Density | None) -> None:
     clusters = divide_images(work)
     draw_latent_space(work)
     plane = map_images(work)
     if plane is not None:
         draw_on_the_map(work, plane, clusters)
     write_particles_of_clusters(work, clusters)
-    groups = []
+    groups = find_routes(work, clusters, density)
     if not work.config.skip_centers:
-        groups.append(Group(work.kmeans, clusters.centres, f"{work.kmeans}/clusters"))
+        groups.insert(0, Group(work.kmeans, clusters.centres, f"{work.kmeans}/clusters"))
     if groups:
         reconstruct(work, groups)

@@ -11,8 +11,8 @@ def choose_pairs(
     """Choose the ends of trajectories among centres.
 
     The first half are pairs as far from each other as any that are left, no centre in two of
-    them; the others go from the smallest to the largest value along coordinate 1, 2 and so on.
-    With one coordinate there is one trajectory.
+    them; the others go from the smallest to the largest value along coordinate 1, 2 and so on,
+    unless that pair is there. With one coordinate there is one trajectory.
 
     Args:
         centres: Of clusters.
@@ -33,5 +33,9 @@ def choose_pairs(
         pair = np.unravel_index(distances.argmax(), distances.shape)
         pairs.append(pair)
         distances[list(pair)] = distances[:, list(pair)] = -1
-    pairs += [(values.argmin(), values.argmax()) for values in centres.T[: count - far]]
+    for values in centres.T:
+        pair = (values.argmin(), values.argmax())
+        is_new = pair[0] != pair[1] and not {pair, pair[::-1]} & set(pairs)
+        if is_new and len(pairs) < count:
+            pairs.append(pair)
     return np.array(pairs, np.int64).reshape(-1, 2)
