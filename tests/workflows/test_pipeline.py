@@ -67,6 +67,14 @@ def test_the_component_that_tells_the_states_apart_is_found_in_both_halves(run):
     assert decision.value.startswith(f"{found.reproducible.sum()} of {len(found.shared)} (1")
 
 
+def test_half_sets_are_fitted_apart_only_if_that_is_wanted(run, data, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "run"))
+    (copy / "model" / "reproducibility.npz").unlink()
+    options = (*QUICK, "--correct-contrast", "--quiet", "--no-reproducibility")
+    assert call(data, copy, *options) == 0
+    assert not (copy / "model" / "reproducibility.npz").exists()
+
+
 def test_the_audit_of_nuisances_is_written_for_people_and_programs(run):
     found = json.loads((run / "output" / "nuisance.json").read_text())
     names = [nuisance["name"] for nuisance in found["nuisances"]]

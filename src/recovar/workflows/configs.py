@@ -36,6 +36,9 @@ class PipelineConfig:
     in a fast form (columns)."""
     only_mean: bool = False
     """Stop after the mean, its mask and the noise."""
+    reproducibility: bool = True
+    """Fit both half sets apart as well, at low resolution, to tell which components are found in
+    both."""
     seed: int = 0
     """Of all random choices."""
     memory: str | None = None

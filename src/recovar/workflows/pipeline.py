@@ -92,7 +92,8 @@ def _run_stages(work: Work) -> None:
     again = None
     if found is not None:
         audit_embedding(work, found.embeddings.largest)
-        again = reproduce_components(work, whole, found.components)
+        if config.reproducibility:
+            again = reproduce_components(work, whole, found.components)
     depends = ["mean"] if found is None else ["mean", "subspace", "embedding"]
     means = work.run.stage(
         "volumes", Means, lambda stage: _write_volumes(stage, work, whole, found), depends=depends
