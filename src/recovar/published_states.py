@@ -83,7 +83,7 @@ class Bins:
         return len(self.edges)
 
     def nearest(self, state: int) -> int:
-        """Count the images in the first bin of a point, which nearest ones make the targets."""
+        """Count the images in the first bin of a point."""
         return int(np.count_nonzero(self.members[:, state] == 0))
 
 
@@ -95,7 +95,9 @@ def bin_images(
     """Bin images so that the roots of the bins' edges are evenly spaced.
 
     The first bin ends at the image of the first half set that is the 100th in distance, the last
-    one at the 95th percentile of this half set. What lies further out is in no bin.
+    one at the 95th percentile of this half set. What lies further out is in no bin, although the
+    widest kernels would reach it: to let it count takes half as many bins more, and gained nothing
+    that could be measured.
 
     Args:
         distances: Squared distances of all images to all points.
@@ -212,9 +214,10 @@ def _widen(sums: BinSums, edges: Float[np.ndarray, " bins"], ball: Ball) -> Iter
     Bins of edge e count 1 − e / 2h where that is positive, so what has to be kept is the sum of
     the bins up to there, and the same weighted by e.
     """
-    bins, relative = _visit(sums), (edges / edges[-1]).astype(np.float32)
-    near = next(bins)
-    far = [relative[0] * part for part in near]
+    bins = _visit(sums)
+    relative = np.divide(edges, edges[-1], out=np.ones(len(edges)), where=edges[-1] > 0)
+    near = [part.copy() for part in next(bins)]
+    far = [np.float32(relative[0]) * part for part in near]
     values, weights = map(ball.fold, near)
     yield FoldedSums(values, weights, ball)
     taken = 1
@@ -222,10 +225,10 @@ def _widen(sums: BinSums, edges: Float[np.ndarray, " bins"], ball: Ball) -> Iter
         while taken < len(edges) and relative[taken] < 2 * width:
             for each, more, part in zip(near, far, next(bins), strict=True):
                 each += part
-                more += relative[taken] * part
+                more += np.float32(relative[taken]) * part
             taken += 1
         values, weights = (
-            ball.fold(each - more / (2 * width), in_place=True)
+            ball.fold(each - more / np.float32(2 * width), in_place=True)
             for each, more in zip(near, far, strict=True)
         )
         yield FoldedSums(values, weights, ball)
