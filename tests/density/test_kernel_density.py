@@ -11,7 +11,7 @@ def direct_sum(points, data, kernel):
     return np.exp(-0.5 * np.einsum("pni,ij,pnj->pn", rest, inverse, rest)).sum(1)
 
 
-@pytest.mark.parametrize(("zdim", "count"), [(1, 400), (2, 120), (3, 40), (4, 24)])
+@pytest.mark.parametrize(("zdim", "count"), [(1, 400), (2, 120), (3, 40), (4, 20)])
 def test_the_density_is_the_sum_of_all_kernels(zdim, count):
     rng = np.random.default_rng(zdim)
     data = rng.normal(size=(400, zdim)) @ (np.eye(zdim) + 0.2 * rng.normal(size=(zdim, zdim))) + 10

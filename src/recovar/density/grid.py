@@ -8,6 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
 from scipy import fft
 
+_PARALLEL = 100_000
+"""Fewer numbers are not worth starting threads for."""
+
+
+def _count_workers(size: int) -> int:
+    return -1 if size > _PARALLEL else 1
+
 
 @dataclass(frozen=True)
 class LatentGrid:
@@ -84,12 +91,14 @@ class LatentGrid:
         return np.exp(exponent, out=exponent)
 
     def transform(self, values: Float[np.ndarray, "..."]) -> np.ndarray:
-        """Transform values on the larger box."""
-        return np.asarray(fft.rfftn(values, workers=-1))
+        """Transform values on the larger box; axes before its own are kept."""
+        axes = range(-len(self.shape), 0)
+        return np.asarray(fft.rfftn(values, axes=axes, workers=_count_workers(values.size)))
 
     def invert(self, spectrum: np.ndarray) -> Float[np.ndarray, "..."]:
         """Undo `transform`."""
-        return np.asarray(fft.irfftn(spectrum, self.shape, workers=-1))
+        axes, workers = range(-len(self.shape), 0), _count_workers(spectrum.size)
+        return np.asarray(fft.irfftn(spectrum, self.shape, axes=axes, workers=workers))
 
     def locate(self, places: Float[np.ndarray, "images zdim"]) -> "Shares":
         """Share each place among the 2^zdim points around it, so that its mean stays."""
