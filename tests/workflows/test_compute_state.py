@@ -60,6 +60,9 @@ def test_every_state_has_its_files(states):
         with mrcfile.open(directory / "state.mrc") as file:
             assert file.data.shape == (SIZE, SIZE, SIZE)
             assert file.voxel_size.x == pytest.approx(6.0)
+    pictures = ("montage.png", "turntable.gif", "states.gif", "chimerax.cxc")
+    assert all((states / name).is_file() for name in pictures)
+    assert "vol001/state.mrc" in (states / "chimerax.cxc").read_text()
     assert np.loadtxt(states / "vol000" / "fsc.txt").shape == (SIZE // 2, 5)
 
 

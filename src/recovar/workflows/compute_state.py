@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 from jaxtyping import Float64
@@ -14,9 +15,10 @@ from recovar.compute.progress import Reporter
 from recovar.data.plain_arrays import read_array
 from recovar.errors import InputError
 from recovar.workflows.finished import FinishedRun, open_finished
+from recovar.workflows.picturing.states import PicturedStates, write_state_pictures
 from recovar.workflows.reconstructing.config import ComputeStateConfig
 from recovar.workflows.states import StateSummary, make_states, vol_names
-from recovar.workflows.workplace import open_workplace
+from recovar.workflows.workplace import Workplace, open_workplace
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +61,16 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
             ),
             options={"points": points, **config.described()},
         )
+        pictured = picture_states(finished, work, states.each)
+        work.stage(
+            "pictures",
+            NoneType,
+            lambda stage: write_state_pictures(
+                pictured, lambda name: stage.write(work.files + name)
+            ),
+            options={},
+            depends=["states"],
+        )
         logger.info(
             "Done in %.0f s with at most %s of memory. The volumes of %d states are in %s.",
             time.monotonic() - started,
@@ -66,6 +78,24 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
             len(states.each),
             work.directory,
         )
+
+
+def picture_states(
+    finished: FinishedRun, work: Workplace, states: Sequence[StateSummary]
+) -> PicturedStates:
+    """Say how states are shown together."""
+    volumes = finished.path / "output" / "volumes"
+    return PicturedStates(
+        volumes=[work.run.path / state.volume for state in states],
+        directory=work.directory,
+        labels=[
+            f"{number}\n{state.resolution:.3g} Å, {state.images:.0f} images"
+            for number, state in enumerate(states)
+        ],
+        mean=volumes / "mean.mrc",
+        mask=volumes / "mask.mrc",
+        variance=volumes / "variance4.mrc",
+    )
 
 
 def read_points(path: Path, zdims: Sequence[int]) -> Float64[np.ndarray, "states zdim"]:

@@ -73,7 +73,9 @@ class PicturedStates:
     """Volumes that belong together; they share one box, one contour and one view."""
 
     volumes: Sequence[Path]
-    """MRC files in the directory that pictures are written to, in order."""
+    """MRC files, in order."""
+    directory: Path | None = None
+    """Where pictures are written; the directory of the volumes by default."""
     labels: Sequence[str] = ()
     """What is written above each; "0", "1" … by default."""
     mean: Path | None = None
@@ -140,6 +142,8 @@ def write_state_pictures(
 
 
 def _directory_of(states: PicturedStates) -> Path:
+    if states.directory is not None:
+        return states.directory
     directories = {path.parent for path in states.volumes}
     if len(directories) != 1:
         raise InputError(
