@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from recovar.compute.progress import Reporter
 from recovar.errors import InputError
 from recovar.run import Run, Stage
+from recovar.workflows.densities.config import DensityConfig
 from recovar.workflows.finished import FinishedRun
 from recovar.workflows.state_options import StateOptions
 
@@ -55,7 +56,7 @@ class Workplace:
 @contextmanager
 def open_workplace(
     place: Path,
-    config: StateOptions,
+    config: StateOptions | DensityConfig,
     finished: FinishedRun,
     basis: Mapping[str, Any],
     reporter: Reporter,
