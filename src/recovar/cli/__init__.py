@@ -116,6 +116,18 @@ COMMANDS: tuple[Command, ...] = (
         "recovar.workflows.compute_state:run_compute_state",
     ),
     Command(
+        "density",
+        "Estimate how molecules are distributed over their states, and find stable ones.",
+        "recovar.workflows.densities.config:DensityConfig",
+        "recovar.workflows.density:run_density",
+    ),
+    Command(
+        "estimate-conformational-density",
+        "The same as density, by its longer name.",
+        "recovar.workflows.densities.config:DensityConfig",
+        "recovar.workflows.density:run_density",
+    ),
+    Command(
         "export",
         "Take particles back out of a run, by where they lie or what they are.",
         "recovar.workflows.exporting.config:ExportConfig",
