@@ -119,6 +119,18 @@ def test_the_rule_of_the_first_release_is_there(run, centres, data, tmp_path, op
     assert correlation(found, truth) > 0.85
 
 
+def test_the_published_rule_is_there(run, centres, data, states, tmp_path):
+    options = ("--state-method", "published", "--n-bandwidths", "5")
+    assert compute(run, centres, "-o", tmp_path / "bins", *options) == 0
+    names = ("state.mrc", "state_half1.mrc", "state_half2.mrc")
+    found, *halves = (read_volume(tmp_path / "bins" / "vol000" / name).values for name in names)
+    default = read_volume(states / "vol000" / "state_half1.mrc").values
+    truth = read_volume(data / "truth" / "vol_0000.mrc").values
+    assert correlation(found, truth) > 0.85
+    assert 0.5 < correlation(*halves) < 0.999
+    assert correlation(halves[0], default) < 0.999
+
+
 def test_states_can_be_larger_than_the_images_that_were_analysed(data, tmp_path):
     run = tmp_path / "run"
     options = ("--mask", "sphere", "--zdim", "2", "--downsample", "16", "--quiet")
@@ -156,6 +168,8 @@ def test_sharpening_raises_high_frequencies(run, centres, states, tmp_path):
         ("nan 2\n", (), "finite latent points"),
         ("1 2\n", ("--q", "0.9", "--n-std", "2"), "Give one of them"),
         ("1 2\n", ("--q", "2"), "between 0 and 1 for --q"),
+        ("1 2\n", ("--q", "0.9", "--state-method", "published"), "not for published"),
+        ("1 2\n", ("--memory", "1MB", "--state-method", "published"), "fewer --n-bandwidths"),
         ("1 2\n", ("--n-bandwidths", "1"), "at least 2 for --n-bandwidths"),
         ("1e9 2\n", ("--q", "0.9"), "No image lies within"),
         ("1 2\n", ("--memory", "1MB"), "of memory for a state"),
