@@ -12,6 +12,8 @@ from recovar.errors import InputError
 MOST_AXES = 5
 _STEP, _SHORTEST_STEP = 1 / 4, 1 / 64
 """Cells that a path descends at once, and when it goes from grid point to grid point instead."""
+_ROUNDABOUT = 4
+"""How many times the length of all axes a path may go in small steps."""
 
 
 def travel_time(
@@ -81,7 +83,8 @@ def trace_path(
     """Follow travel times down from `end` to their source, by midpoint steps of a quarter cell.
 
     A step that does not lead to earlier times is halved, and at last replaced by one to the
-    earliest grid point around; so every path arrives, where the published one gives up in places
+    earliest grid point around, as are all once there were very many, as where one spacing is a
+    tiny part of another; so every path arrives, where the published one gives up in places
     and begins again with a larger floor of the speed.
 
     Args:
@@ -96,9 +99,10 @@ def trace_path(
     most = np.array(time.shape) - 1
     place, now = end.astype(np.float64), interpolate(time, end[None])[0]
     path = [place]
+    enough = _ROUNDABOUT * sum(time.shape) / _STEP
     while np.linalg.norm(place - start) > 1:
         step = _STEP
-        while step >= _SHORTEST_STEP:
+        while step >= _SHORTEST_STEP and len(path) < enough:
             middle = np.clip(place + step / 2 * _descend(time, spacing, place), 0, most)
             following = np.clip(place + step * _descend(time, spacing, middle), 0, most)
             then = interpolate(time, following[None])[0]
