@@ -249,4 +249,4 @@ def bytes_of_bins(ball: Ball, bins: int) -> int:
 
 def bytes_of_choice(size: int, bins: int) -> int:
     """Predict the memory that a choice among maps of `size` voxels along a side takes."""
-    return 4 * 4 * size**3 * bins
+    return 4 * 6 * size**3 * bins

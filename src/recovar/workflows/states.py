@@ -332,6 +332,7 @@ class _Work:
             sums = sum_bins(images, binned, self.executor)
             for state, chosen in enumerate(choose_states(sums, binned, source.mask)):
                 yield _Found(chosen.halves, None, float(bins.nearest(state)))
+            del sums  # before there are those of the next group
 
     def _select(self, points: Float[np.ndarray, "states zdim"]) -> Iterator[_Found]:
         """Average the nearest images, all alike, as the first release did."""
