@@ -64,6 +64,15 @@ class LatentPath:
     kind: Literal["density", "visual"]
     """Whether it is the cheapest under `landscape`, or only shows what lies between its ends."""
 
+    @property
+    def remark(self) -> str:
+        """Say what the path rests on."""
+        if self.kind == "visual":
+            return "For looking only: no density over all coordinates stands behind this path."
+        axes, zdim = self.landscape.dimensions, self.points.shape[1]
+        over = f"the first {axes} of {zdim} coordinates" if axes < zdim else "all coordinates"
+        return f"The cheapest path under the density over {over}."
+
     def choose(self, count: int) -> Int64[np.ndarray, " count"]:
         """Choose points equally far apart, both ends included."""
         return np.linspace(0, len(self.points) - 1, count).round().astype(np.int64)
@@ -84,8 +93,9 @@ def find_path(
     is the cheapest way from image to image, whose length counts in all coordinates, smoothed.
     "line" is straight. "auto" is the graph where there are more than 4 coordinates and no density
     is given, and the grid otherwise: with 10 and 20 coordinates, paths of the graph lay nearer to
-    true ones than those of the grid or of the published extension by one coordinate at a time
-    (`benchmarks/results/trajectory.md`).
+    true ones than those of the grid (`benchmarks/results/trajectory.md`). The published extension
+    of the grid, by one coordinate at a time, evaluates the kernels of all images at 40,000 points
+    for each further coordinate; it was not tried.
 
     Args:
         coordinates: Of the images.

@@ -142,3 +142,13 @@ def test_what_cannot_be_solved_is_refused():
         travel_time(np.zeros((4, 4)), np.ones(2), np.zeros(2))
     with pytest.raises(InputError, match=r"within a grid of \(4, 4\)"):
         travel_time(np.ones((4, 4)), np.ones(2), np.array([0.0, 3.5]))
+
+
+def test_paths_arrive_where_one_spacing_is_a_tiny_part_of_another():
+    where = places((80, 80), np.array([1.0, 1.0])) / 79
+    speed = np.exp(-20 * (where[..., 1] - 0.5 - 0.3 * np.sin(6 * where[..., 0])) ** 2) + 1e-5
+    spacing, start, end = np.array([1.0, 1e-5]), np.array([3.2, 40.1]), np.array([75.7, 33.3])
+    time = travel_time(speed, spacing, start)
+    path = trace_path(time, spacing, start, end)
+    np.testing.assert_array_equal(path[[0, -1]], [start, end])
+    assert (np.diff(interpolate(time, path)[1:]) > 0).all()

@@ -116,6 +116,12 @@ COMMANDS: tuple[Command, ...] = (
         "recovar.workflows.compute_state:run_compute_state",
     ),
     Command(
+        "compute-trajectory",
+        "Find a path between two latent points, and make volumes along it.",
+        "recovar.workflows.tracing.config:ComputeTrajectoryConfig",
+        "recovar.workflows.compute_trajectory:run_compute_trajectory",
+    ),
+    Command(
         "density",
         "Estimate how molecules are distributed over their states, and find stable ones.",
         "recovar.workflows.densities.config:DensityConfig",

@@ -1,0 +1,1 @@
+"""How trajectories of a finished run are found and written."""
