@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from recovar.density.likelihood import Likelihood
 from recovar.density.shape import Shape
@@ -65,13 +66,14 @@ class SmoothModel:
 
         first = (zeros if start is None else start).ravel()
         scale = max(1.0, abs(cost(first)[0]))
-        found = minimize(
-            cost,
-            first,
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE / scale, "maxcor": 15},
-        )
+        with threadpool_limits(1, "blas"):  # threads that wait for such short products take ages
+            found = minimize(
+                cost,
+                first,
+                jac=True,
+                method="L-BFGS-B",
+                options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE / scale, "maxcor": 15},
+            )
         return found.x.reshape(shape).astype(self.filter.dtype)
 
     def _cost(
