@@ -54,8 +54,8 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
                         points,
                         config,
                         reporter,
-                        lambda name: stage.write(work.files + name),
-                        vol_names,
+                        stage.write,
+                        vol_names(work.files),
                     )
                 )
             ),

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Float
@@ -51,32 +51,38 @@ class StateSummary:
     images: float
     """How many equally weighted images the narrowest kernel holds."""
     volume: str
-    """Name of its file."""
+    """Name of its file, as it was given."""
 
 
 def reweight_names(directory: str) -> Callable[[int], StateFiles]:
     """Name files as the first release did, in a directory."""
 
     def names(state: int) -> StateFiles:
-        halves = tuple(f"{directory}/reweight_halfmap{half}_{state:03d}.mrc" for half in (0, 1))
+        place = PurePosixPath(directory)
+        first, second = (str(place / f"reweight_halfmap{half}_{state:03d}.mrc") for half in (0, 1))
         return StateFiles(
-            f"{directory}/reweight_{state:03d}.mrc",
-            (halves[0], halves[1]),
-            f"{directory}/local_resolution_{state:03d}.mrc",
-            f"{directory}/fsc_{state:03d}.txt",
+            str(place / f"reweight_{state:03d}.mrc"),
+            (first, second),
+            str(place / f"local_resolution_{state:03d}.mrc"),
+            str(place / f"fsc_{state:03d}.txt"),
         )
 
     return names
 
 
-def vol_names(state: int) -> StateFiles:
-    """Name the files of a state in a directory of its own."""
-    return StateFiles(
-        f"vol{state:03d}/state.mrc",
-        (f"vol{state:03d}/state_half1.mrc", f"vol{state:03d}/state_half2.mrc"),
-        f"vol{state:03d}/local_resolution.mrc",
-        f"vol{state:03d}/fsc.txt",
-    )
+def vol_names(directory: str) -> Callable[[int], StateFiles]:
+    """Name files so that every state has a directory of its own in a directory."""
+
+    def names(state: int) -> StateFiles:
+        place = PurePosixPath(directory) / f"vol{state:03d}"
+        return StateFiles(
+            str(place / "state.mrc"),
+            (str(place / "state_half1.mrc"), str(place / "state_half2.mrc")),
+            str(place / "local_resolution.mrc"),
+            str(place / "fsc.txt"),
+        )
+
+    return names
 
 
 def make_states(
