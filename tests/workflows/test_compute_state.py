@@ -210,3 +210,11 @@ def test_a_plain_list_is_a_point_if_its_length_is_that_of_an_embedding(tmp_path)
 def test_a_run_without_embeddings_is_refused(tmp_path, caplog):
     assert compute(tmp_path, tmp_path / "z.txt") == 2
     assert "Expected a run in" in caplog.text
+
+
+def test_another_run_is_not_written_over(run, centres, tmp_path, caplog):
+    other = shutil.copytree(run, tmp_path / "other")
+    before = (other / "manifest.json").read_bytes()
+    assert compute(run, centres, "-o", other) == 2
+    assert "is a run of its own" in caplog.text
+    assert (other / "manifest.json").read_bytes() == before

@@ -22,7 +22,6 @@ from recovar.workflows.analyzing.paths import find_routes
 from recovar.workflows.analyzing.states import Group, reconstruct
 from recovar.workflows.analyzing.work import Analysis
 from recovar.workflows.finished import FinishedRun, open_finished
-from recovar.workflows.report import write_report
 from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
@@ -44,8 +43,7 @@ def run_analyze(config: AnalyzeConfig, reporter: Reporter) -> None:
         work = Analysis(config, finished, embedding, place, reporter)
         logger.info("%d images with %d coordinates, from %s", len(embedding), zdim, embedding.file)
         _run_stages(work, density)
-        if place.run.path == finished.path:
-            write_report(finished.path)
+        place.refresh_report(finished)
         logger.info(
             "Done in %.0f s with at most %s of memory. Results are in %s, those of clusters in %s.",
             time.monotonic() - started,

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
 
@@ -15,19 +14,12 @@ from recovar.compute.progress import Reporter
 from recovar.data.plain_arrays import read_array
 from recovar.errors import InputError
 from recovar.workflows.finished import FinishedRun, open_finished
-from recovar.workflows.picturing.states import PicturedStates, write_state_pictures
+from recovar.workflows.picturing.states import write_state_pictures
 from recovar.workflows.reconstructing.config import ComputeStateConfig
-from recovar.workflows.states import StateSummary, make_states, vol_names
-from recovar.workflows.workplace import Workplace, open_workplace
+from recovar.workflows.states import States, make_states, picture_states, vol_names
+from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ComputedStates:
-    """What there is to tell of all states."""
-
-    each: tuple[StateSummary, ...]
 
 
 def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
@@ -45,23 +37,13 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
         logger.info("%d states of %d coordinates", len(points), zdim)
         states = work.stage(
             "states",
-            ComputedStates,
-            lambda stage: ComputedStates(
-                tuple(
-                    make_states(
-                        finished,
-                        zdim,
-                        points,
-                        config,
-                        reporter,
-                        stage.write,
-                        vol_names(work.files),
-                    )
-                )
+            States,
+            lambda stage: make_states(
+                finished, zdim, points, config, reporter, stage.write, vol_names(work.files)
             ),
             options={"points": points, **config.described()},
         )
-        pictured = picture_states(finished, work, states.each)
+        pictured = picture_states(finished, work.run.path, states.each, work.directory)
         work.stage(
             "pictures",
             NoneType,
@@ -71,6 +53,7 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
             options={},
             depends=["states"],
         )
+        work.refresh_report(finished)
         logger.info(
             "Done in %.0f s with at most %s of memory. The volumes of %d states are in %s.",
             time.monotonic() - started,
@@ -78,24 +61,6 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
             len(states.each),
             work.directory,
         )
-
-
-def picture_states(
-    finished: FinishedRun, work: Workplace, states: Sequence[StateSummary]
-) -> PicturedStates:
-    """Say how states are shown together."""
-    volumes = finished.path / "output" / "volumes"
-    return PicturedStates(
-        volumes=[work.run.path / state.volume for state in states],
-        directory=work.directory,
-        labels=[
-            f"{number}\n{state.resolution:.3g} Å, {state.images:.0f} images"
-            for number, state in enumerate(states)
-        ],
-        mean=volumes / "mean.mrc",
-        mask=volumes / "mask.mrc",
-        variance=volumes / "variance4.mrc",
-    )
 
 
 def read_points(path: Path, zdims: Sequence[int]) -> Float64[np.ndarray, "states zdim"]:

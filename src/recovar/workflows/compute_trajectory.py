@@ -3,6 +3,7 @@
 import logging
 import time
 from dataclasses import dataclass
+from types import NoneType
 
 import numpy as np
 from jaxtyping import Float64
@@ -13,9 +14,9 @@ from recovar.density.record import read_density
 from recovar.manifest import fingerprint
 from recovar.run import Stage
 from recovar.trajectory import find_path
-from recovar.workflows.compute_state import ComputedStates
 from recovar.workflows.finished import FinishedRun, open_finished
-from recovar.workflows.states import make_states, reweight_names
+from recovar.workflows.picturing.states import write_state_pictures
+from recovar.workflows.states import States, make_states, picture_states, reweight_names
 from recovar.workflows.tracing.config import ComputeTrajectoryConfig
 from recovar.workflows.tracing.ends import find_ends
 from recovar.workflows.tracing.outputs import write_path
@@ -44,25 +45,34 @@ def run_compute_trajectory(config: ComputeTrajectoryConfig, reporter: Reporter) 
     directory = config.output or finished.path / "output" / "compute_trajectory"
     with open_workplace(directory, config, finished, {"zdim": zdim}, reporter) as place:
         waypoints = _trace(place, config, finished, ends)
-        place.stage(
+        states = place.stage(
             "states",
-            ComputedStates,
-            lambda stage: ComputedStates(
-                tuple(
-                    make_states(
-                        finished,
-                        zdim,
-                        waypoints.points,
-                        config,
-                        reporter,
-                        stage.write,
-                        reweight_names(place.files.rstrip("/") or "."),
-                    )
-                )
+            States,
+            lambda stage: make_states(
+                finished,
+                zdim,
+                waypoints.points,
+                config,
+                reporter,
+                stage.write,
+                reweight_names(place.files),
             ),
             options=config.described(),
             depends=["path"],
         )
+        pictured = picture_states(
+            finished, place.run.path, states.each, place.directory, along_path=True
+        )
+        place.stage(
+            "pictures",
+            NoneType,
+            lambda stage: write_state_pictures(
+                pictured, lambda name: stage.write(place.files + name)
+            ),
+            options={},
+            depends=["states"],
+        )
+        place.refresh_report(finished)
         logger.info(
             "Done in %.0f s with at most %s of memory. The path and %d volumes are in %s.",
             time.monotonic() - started,

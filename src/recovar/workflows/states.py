@@ -1,7 +1,7 @@
 """Volumes at latent points of a finished run: the part that several commands share."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -15,6 +15,7 @@ from recovar.data.mrc import write_volume
 from recovar.fsc_curves import FscCurves, masked_fsc
 from recovar.local_resolution import filter_locally, local_resolution, sharpen, state_windows
 from recovar.workflows.finished import FinishedRun
+from recovar.workflows.picturing.states import PicturedStates
 from recovar.workflows.reconstructing.maker import FoundState, StateMaker
 from recovar.workflows.reconstructing.sources import Source, open_source
 from recovar.workflows.state_options import StateOptions
@@ -52,6 +53,13 @@ class StateSummary:
     """How many equally weighted images the narrowest kernel holds."""
     volume: str
     """Name of its file, as it was given."""
+
+
+@dataclass(frozen=True)
+class States:
+    """What there is to tell of all states."""
+
+    each: tuple[StateSummary, ...]
 
 
 def reweight_names(directory: str) -> Callable[[int], StateFiles]:
@@ -93,7 +101,7 @@ def make_states(
     progress: Progress,
     write: Write,
     names: Callable[[int], StateFiles],
-) -> list[StateSummary]:
+) -> States:
     """Reconstruct volumes at latent points, all in as few passes as memory allows.
 
     Args:
@@ -129,7 +137,7 @@ def make_states(
         )
         summaries.append(summary)
     _warn_of_few(summaries)
-    return summaries
+    return States(tuple(summaries))
 
 
 def _warn_of_few(summaries: list[StateSummary]) -> None:
@@ -167,3 +175,35 @@ def _write_state(
         header = "shell  1/A  FSC  FSC_in_mask  FSC_corrected"
         np.savetxt(partial, np.stack(table, axis=1), "%g", header=header)
     return curves
+
+
+def picture_states(
+    finished: FinishedRun,
+    home: Path,
+    states: Sequence[StateSummary],
+    directory: Path,
+    *,
+    along_path: bool = False,
+) -> PicturedStates:
+    """Say how states are shown together.
+
+    Args:
+        finished: The run that they are of.
+        home: Where names of their volumes start.
+        states: What there is to tell of them.
+        directory: Where pictures are written.
+        along_path: Whether neighbours in the list are neighbours on a path.
+    """
+    volumes = finished.path / "output" / "volumes"
+    return PicturedStates(
+        volumes=[home / state.volume for state in states],
+        directory=directory,
+        labels=[
+            f"{number}\n{state.resolution:.3g} Å, {state.images:.0f} images"
+            for number, state in enumerate(states)
+        ],
+        mean=volumes / "mean.mrc",
+        mask=volumes / "mask.mrc",
+        variance=volumes / "variance4.mrc",
+        along_path=along_path,
+    )

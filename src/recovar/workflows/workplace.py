@@ -9,9 +9,11 @@ from typing import Any, TypeVar
 
 from recovar.compute.progress import Reporter
 from recovar.errors import InputError
+from recovar.manifest import MANIFEST, read_manifest
 from recovar.run import Run, Stage
 from recovar.workflows.densities.config import DensityConfig
 from recovar.workflows.finished import FinishedRun
+from recovar.workflows.report import write_report
 from recovar.workflows.state_options import StateOptions
 
 Result = TypeVar("Result")
@@ -33,6 +35,11 @@ class Workplace:
     def directory(self) -> Path:
         """Directory of the files."""
         return self.run.path / self.files
+
+    def refresh_report(self, finished: FinishedRun) -> None:
+        """Let the report of the run tell of these files, if they are in it."""
+        if self.run.path == finished.path:
+            write_report(finished.path)
 
     def stage(
         self,
@@ -84,6 +91,10 @@ def open_workplace(
             f"the run, for -o, got {place}."
         )
     is_new = not place.exists()
+    if not inside and (place / MANIFEST).exists() and "run" not in read_manifest(place).config:
+        raise InputError(
+            f"{place} is a run of its own. Choose another directory with -o; nothing was written."
+        )
     if inside:
         run = Run.join(finished.path, reporter.command)
         stages = f"{place.resolve().relative_to(home / 'output').as_posix()}/"

@@ -9,8 +9,15 @@ from jaxtyping import Float64
 
 from recovar.run import Stage
 from recovar.workflows.analyzing.work import Analysis
-from recovar.workflows.picturing.states import PicturedStates, write_state_pictures
-from recovar.workflows.states import StateFiles, StateSummary, make_states, reweight_names
+from recovar.workflows.picturing.states import write_state_pictures
+from recovar.workflows.states import (
+    StateFiles,
+    States,
+    StateSummary,
+    make_states,
+    picture_states,
+    reweight_names,
+)
 
 
 @dataclass(frozen=True)
@@ -26,21 +33,14 @@ class Group:
     """Whether neighbours in the list are neighbours on a path."""
 
 
-@dataclass(frozen=True)
-class AnalysedStates:
-    """What there is to tell of all states."""
-
-    each: tuple[StateSummary, ...]
-
-
-def reconstruct(work: Analysis, groups: Sequence[Group]) -> AnalysedStates:
+def reconstruct(work: Analysis, groups: Sequence[Group]) -> States:
     """Reconstruct the states of all groups together, and draw those of each."""
     depends = sorted({group.stage for group in groups})
 
-    def compute(stage: Stage) -> AnalysedStates:
+    def compute(stage: Stage) -> States:
         points = np.concatenate([group.points for group in groups])
         names = _names(work, groups)
-        summaries = make_states(
+        return make_states(
             work.finished,
             work.zdim,
             points,
@@ -49,14 +49,13 @@ def reconstruct(work: Analysis, groups: Sequence[Group]) -> AnalysedStates:
             stage.write,
             names.__getitem__,
         )
-        return AnalysedStates(tuple(summaries))
 
     options = {
         "groups": [group.directory for group in groups],
         **work.config.described(),
     }
     states = work.place.stage(
-        f"{work.kmeans}/states", AnalysedStates, compute, options=options, depends=depends
+        f"{work.kmeans}/states", States, compute, options=options, depends=depends
     )
     start = 0
     for group in groups:
@@ -73,17 +72,11 @@ def _names(work: Analysis, groups: Sequence[Group]) -> list[StateFiles]:
 
 
 def _draw(work: Analysis, group: Group, summaries: Sequence[StateSummary]) -> None:
-    home = work.place.run.path
-    volumes = work.finished.path / "output" / "volumes"
-    pictured = PicturedStates(
-        volumes=[home / summary.volume for summary in summaries],
-        labels=[
-            f"{number}\n{summary.resolution:.3g} Å, {summary.images:.0f} images"
-            for number, summary in enumerate(summaries)
-        ],
-        mean=volumes / "mean.mrc",
-        mask=volumes / "mask.mrc",
-        variance=volumes / "variance4.mrc",
+    pictured = picture_states(
+        work.finished,
+        work.place.run.path,
+        summaries,
+        work.place.directory / group.directory,
         along_path=group.along_path,
     )
     work.place.stage(

@@ -26,7 +26,7 @@ class DensityConfig:
     points: int | None = field(default=None, metadata={"aliases": ("--num-points",)})
     """Grid points along each coordinate; 256, 72, 36 or 20 for 1 to 4 coordinates if not given."""
     replicates: int | None = None
-    """Densities to make bands of; 200, 100, 60 or 40 for 1 to 4 coordinates if not given."""
+    """Densities to make bands of; 200, 100, 40 or 20 for 1 to 4 coordinates if not given."""
     method: Literal["likelihood", "published"] = "likelihood"
     """Maximum likelihood with the errors of every image, or the published least squares with their
     average, which has no bands."""
