@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int, Shaped
+from threadpoolctl import threadpool_limits
 
 from recovar.compute.progress import NoProgress, Progress
 from recovar.density.errors import Observations
@@ -16,7 +17,7 @@ POINTS = 256, 72, 36, 20
 """Grid points along each axis for 1, 2, 3 and 4 coordinates."""
 CLASSES = 8, 6, 5, 4
 """Kinds of errors that are told apart."""
-REPLICATES = 200, 100, 60, 40
+REPLICATES = 200, 100, 40, 20
 """Densities that bands are made of."""
 LENGTHS = 2.5, 1.6, 1.1, 0.75, 0.5, 0.33, 0.22, 0.15
 """Smoothness to choose from, in standard deviations of the density."""
@@ -81,27 +82,59 @@ def deconvolve(
     Source: Oliver et al., Math. Geol. 28, 1 (1996) for the replicates.
     """
     zdim = observations.dimensions
-    generator = np.random.default_rng(seed)
     shape = estimate_shape(observations)
     grid = make_grid(observations, shape, points or POINTS[zdim - 1])
     likelihood = make_likelihood(observations, grid, CLASSES[zdim - 1], seed)
     owners = np.arange(len(observations)) if particles is None else particles
-    _, owner = np.unique(owners, return_inverse=True)
-    fits = _try_lengths(likelihood, shape, owner, generator, progress)
-    best = max(fit.score for fit in fits)
-    admissible = [fit for fit in fits if fit.score >= best - _TOLERANCE]
-    draws = _draw(
-        likelihood, admissible, owner, replicates or REPLICATES[zdim - 1], generator, progress
+    return fit_density(
+        likelihood,
+        shape,
+        owners,
+        replicates or REPLICATES[zdim - 1],
+        left_out=int((~likelihood.shares.inside).sum()),
+        seed=seed,
+        progress=progress,
     )
+
+
+def fit_density(
+    likelihood: Likelihood,
+    shape: Shape,
+    particles: Shaped[np.ndarray, " images"],
+    replicates: int,
+    *,
+    left_out: int = 0,
+    seed: int = 0,
+    progress: Progress = NoProgress(),
+) -> Deconvolution:
+    """Find the density that makes what was observed likely, with 95 % bands.
+
+    Args:
+        likelihood: Of densities.
+        shape: Of the density.
+        particles: Which particle an image shows.
+        replicates: How many.
+        left_out: Images that the likelihood leaves out.
+        seed: Of halves and replicates.
+        progress: Told how far the work is.
+    """
+    generator = np.random.default_rng(seed)
+    _, owner = np.unique(particles, return_inverse=True)
+    with threadpool_limits(1, "blas"):  # threads that wait for such short products take ages
+        fits = _try_lengths(likelihood, shape, owner, generator, progress)
+        best = max(fit.score for fit in fits)
+        admissible = [fit for fit in fits if fit.score >= best - _TOLERANCE]
+        draws = _draw(likelihood, admissible, owner, replicates, generator, progress)
+    grid, smoothest = likelihood.grid, admissible[0]
     cell = float(np.prod(grid.spacing))
-    values = admissible[0].model.density(admissible[0].noise) / cell
+    values = smoothest.model.density(smoothest.noise) / cell
     return Deconvolution(
         Density(grid.axes, values, find_bands(values, draws / cell)),
         draws / np.float32(cell),
-        admissible[0].length,
+        smoothest.length,
         tuple(fit.length for fit in admissible),
         shape.moves,
-        int((~likelihood.shares.inside).sum()),
+        left_out,
     )
 
 
@@ -167,7 +200,7 @@ def _draw(
             fit = fits[number % len(fits)]
             weights = draw_weights(owner, generator)
             centre = generator.standard_normal(likelihood.grid.shape).astype(fit.noise.dtype)
-            noise = fit.model.fit(likelihood.count(weights), fit.noise, centre)
+            noise = fit.model.fit(likelihood.count(weights), fit.noise + centre, centre)
             draws[number] = fit.model.density(noise)
             advance(1)
     return draws

@@ -62,6 +62,12 @@ class LatentGrid:
             for count, margin in zip(self.points, self.margin, strict=True)
         )
 
+    def embed(self, inside: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+        """Put values on the box into the larger one, with zeros around them."""
+        whole = np.zeros(self.shape, inside.dtype)
+        whole[self.inner] = inside
+        return whole
+
     def quadratic(
         self, matrix: Float[np.ndarray, "zdim zdim"], precision: np.dtype
     ) -> Float[np.ndarray, "..."]:

@@ -1,6 +1,7 @@
 """How likely observed coordinates are under a density, with the errors of every image."""
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64
@@ -14,15 +15,54 @@ _LEAST_ERROR = 0.6
 """Smallest standard deviation of an error, in grid spacings; narrower ones ring."""
 
 
+@runtime_checkable
+class Likelihood(Protocol):
+    """How likely what was observed is under a density on a grid."""
+
+    @property
+    def grid(self) -> LatentGrid:
+        """Where densities are."""
+        ...
+
+    @property
+    def precision(self) -> np.dtype:
+        """Of the numbers that are worked with."""
+        ...
+
+    def count(self, weights: Float[np.ndarray, " images"]) -> Float[np.ndarray, "..."]:
+        """Count what was observed.
+
+        Args:
+            weights: How often each image counts.
+        """
+        ...
+
+    def evaluate(
+        self, probabilities: Float[np.ndarray, "..."], counts: Float[np.ndarray, "..."]
+    ) -> tuple[float, Float[np.ndarray, "..."]]:
+        """Compute the logarithm of the likelihood, and its derivatives.
+
+        Args:
+            probabilities: Of the points of the box.
+            counts: What was observed.
+        """
+        ...
+
+
 @dataclass(frozen=True)
-class Likelihood:
-    """The likelihood of densities on a grid; each class of errors is one blur."""
+class BlurLikelihood:
+    """The likelihood of densities of which errors are blurs, one for each class of them."""
 
     grid: LatentGrid
     shares: Shares
     classes: ErrorClasses
     transfers: Float[np.ndarray, "classes ..."]
     """Fourier transforms of the distributions of the errors."""
+
+    @property
+    def precision(self) -> np.dtype:
+        """Of the numbers that are worked with."""
+        return self.transfers.dtype
 
     def count(self, weights: Float[np.ndarray, " images"]) -> Float[np.ndarray, "classes ..."]:
         """Count images at grid points.
@@ -39,22 +79,23 @@ class Likelihood:
         """Compute the logarithm of the likelihood, and its derivatives.
 
         Args:
-            probabilities: Of the points of the larger box.
-            counts: Observed there, by class.
+            probabilities: Of the points of the box.
+            counts: Observed on the larger one, by class.
         """
-        blurred = self.grid.invert(self.grid.transform(probabilities) * self.transfers)
+        spectrum = self.grid.transform(self.grid.embed(probabilities))
+        blurred = self.grid.invert(spectrum * self.transfers)
         np.maximum(blurred, 0, out=blurred)
         blurred *= 1 - _OUTLIERS
-        blurred += _OUTLIERS / probabilities.size
+        blurred += _OUTLIERS / blurred[0].size
         total = float(np.vdot(counts, np.log(blurred)))
         np.divide(counts, blurred, out=blurred)
         pull = (self.grid.transform(blurred) * self.transfers).sum(0)
-        return total, (1 - _OUTLIERS) * self.grid.invert(pull)
+        return total, (1 - _OUTLIERS) * self.grid.invert(pull)[self.grid.inner]
 
 
 def make_likelihood(
     observations: Observations, grid: LatentGrid, classes: int, seed: int = 0
-) -> Likelihood:
+) -> BlurLikelihood:
     """Prepare the likelihood of densities on a grid.
 
     Images off the larger box are left out.
@@ -69,7 +110,7 @@ def make_likelihood(
     precision = np.dtype(np.float64 if observations.dimensions < 3 else np.float32)
     widened = [_widen(covariance, grid.spacing) for covariance in grouped.covariances]
     transfers = np.stack([grid.gaussian(covariance, precision) for covariance in widened])
-    return Likelihood(grid, grid.locate(observations.values), grouped, transfers)
+    return BlurLikelihood(grid, grid.locate(observations.values), grouped, transfers)
 
 
 def _widen(

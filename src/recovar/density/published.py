@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float64
 from scipy import fft
 from scipy.optimize import minimize
+from threadpoolctl import threadpool_limits
 
 from recovar.density.errors import Observations
 from recovar.density.kernel_density import estimate_kernel_density, silverman_covariance
@@ -67,10 +68,11 @@ def deconvolve_as_published(
         np.array([axis[1] - axis[0] for axis in blurred.axes]),
     )
     densities, costs, start = [], [], target
-    for alpha in ALPHAS:
-        start = problem.solve(alpha, start)
-        densities.append(normalize(blurred.axes, start))
-        costs.append(problem.misfit(start))
+    with threadpool_limits(1, "blas"):  # threads that wait for such short products take ages
+        for alpha in ALPHAS:
+            start = problem.solve(alpha, start)
+            densities.append(normalize(blurred.axes, start))
+            costs.append(problem.misfit(start))
     return PublishedDeconvolution(tuple(densities), tuple(costs), find_knee(np.array(costs)))
 
 

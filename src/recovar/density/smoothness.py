@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 from scipy.optimize import minimize
-from threadpoolctl import threadpool_limits
 
 from recovar.density.likelihood import Likelihood
 from recovar.density.shape import Shape
@@ -37,22 +36,20 @@ class SmoothModel:
         values = np.exp(exponent - exponent.max())
         return values / values.sum()
 
-    def score(
-        self, noise: Float[np.ndarray, "..."], counts: Float[np.ndarray, "classes ..."]
-    ) -> float:
+    def score(self, noise: Float[np.ndarray, "..."], counts: Float[np.ndarray, "..."]) -> float:
         """Compute the logarithm of the likelihood of a density."""
-        return self.likelihood.evaluate(self._embed(self.density(noise)), counts)[0]
+        return self.likelihood.evaluate(self.density(noise), counts)[0]
 
     def fit(
         self,
-        counts: Float[np.ndarray, "classes ..."],
+        counts: Float[np.ndarray, "..."],
         start: Float[np.ndarray, "..."] | None = None,
         centre: Float[np.ndarray, "..."] | None = None,
     ) -> Float[np.ndarray, "..."]:
         """Find the noise of the most likely density.
 
         Args:
-            counts: Images at grid points.
+            counts: What was observed.
             start: First guess.
             centre: What noise is expected to be, 0 if not given. A random one makes the result a
                 draw from what is possible, if images are drawn as well.
@@ -66,33 +63,27 @@ class SmoothModel:
 
         first = (zeros if start is None else start).ravel()
         scale = max(1.0, abs(cost(first)[0]))
-        with threadpool_limits(1, "blas"):  # threads that wait for such short products take ages
-            found = minimize(
-                cost,
-                first,
-                jac=True,
-                method="L-BFGS-B",
-                options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE / scale, "maxcor": 15},
-            )
+        found = minimize(
+            cost,
+            first,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": _ITERATIONS, "ftol": _TOLERANCE / scale, "maxcor": 15},
+        )
         return found.x.reshape(shape).astype(self.filter.dtype)
 
     def _cost(
         self,
         noise: Float[np.ndarray, "..."],
-        counts: Float[np.ndarray, "classes ..."],
+        counts: Float[np.ndarray, "..."],
         centre: Float[np.ndarray, "..."],
     ) -> tuple[float, np.ndarray]:
         inside = self.density(noise)
-        value, slope = self.likelihood.evaluate(self._embed(inside), counts)
-        slope = slope[self.likelihood.grid.inner]
+        value, slope = self.likelihood.evaluate(inside, counts)
         rest = noise - centre
-        pull = self._smooth(self._embed(inside * (slope - np.vdot(inside, slope))))
+        pull = inside * (slope - np.vdot(inside, slope))
+        pull = self._smooth(self.likelihood.grid.embed(pull))
         return 0.5 * float(np.vdot(rest, rest)) - value, (rest - pull).ravel().astype(np.float64)
-
-    def _embed(self, inside: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-        whole = np.zeros(self.likelihood.grid.shape, inside.dtype)
-        whole[self.likelihood.grid.inner] = inside
-        return whole
 
     def _smooth(self, noise: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
         return self.likelihood.grid.invert(self.filter * self.likelihood.grid.transform(noise))
@@ -107,7 +98,7 @@ def make_model(likelihood: Likelihood, shape: Shape, length: float) -> SmoothMod
         length: Over which the logarithm of the density changes, in standard deviations of the
             density.
     """
-    grid, precision = likelihood.grid, likelihood.transfers.dtype
+    grid, precision = likelihood.grid, likelihood.precision
     places = np.stack(np.meshgrid(*grid.axes, indexing="ij"), axis=-1) - shape.mean
     inverse = np.linalg.inv(shape.covariance)
     base = -0.5 * np.einsum("...i,ij,...j->...", places, inverse, places)
