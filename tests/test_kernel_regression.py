@@ -148,6 +148,20 @@ def test_narrow_kernels_follow_what_the_linear_model_does_not_know():
         assert apart(state.volume, truth) < 0.6 * apart(mean, truth)
 
 
+def test_coordinates_of_another_program_do_as_well():
+    bend = random_molecule(3, blobs=4)
+    angle = np.random.default_rng(0).uniform(0, np.pi, size=1500)
+    source = images_along(bend, np.cos(angle), noise=1.0)
+    curve = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    posterior = LatentPosterior(curve, np.zeros((1500, 2, 2)), curve.var(0))
+    points = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    regression = problem(posterior, points, [0.02, 0.2, 3.0])
+    sums = regress(source, regression, LocalExecutor())
+    for state, sign in zip(finish_states(sums, regression, points, MASK), (1, -1), strict=True):
+        truth = random_molecule(1).volume(24) + np.float32(sign) * bend.volume(24)
+        assert apart(state.volume, truth) < 0.5 * apart(random_molecule(1).volume(24), truth)
+
+
 def test_a_map_of_heterogeneity_keeps_states_at_the_linear_model_elsewhere():
     source, _ = observe([random_molecule(1)], GRID, 200, noise=4.0)
     posterior = sure(np.random.default_rng(0).normal(size=(200, 1)))

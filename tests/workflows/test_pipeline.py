@@ -24,6 +24,7 @@ from recovar.data.particles import read_particles
 from recovar.data.star import read_star, read_star_table, write_particles
 from recovar.manifest import read_manifest
 from recovar.maximization import bytes_of_sums
+from recovar.records import load_arrays
 from recovar.reproducibility import Reproducibility
 from recovar.run import Run, read_result
 from recovar.workflows.configs import PipelineConfig
@@ -92,6 +93,14 @@ def test_half_sets_are_two_arrays_of_original_indices(run):
     halves = pickle.loads((run / "model" / "halfsets.pkl").read_bytes())
     assert len(halves) == 2
     np.testing.assert_array_equal(np.sort(np.concatenate(halves)), np.arange(COUNT))
+
+
+def test_numbers_for_scripts_are_in_one_file_of_plain_arrays(run):
+    numbers = load_arrays(run / "model" / "results.npz")
+    assert len(numbers["contrast"]) == len(numbers["half"]) == len(numbers["row"]) == COUNT
+    np.testing.assert_array_equal(numbers["eigenvalues"], embedding(run, 2)["eigenvalues"])
+    assert len(numbers["fsc"]) == len(numbers["noise_variance"]) == SIZE // 2
+    assert tuple(numbers["volume_shape"]) == (SIZE,) * 3
 
 
 def test_the_two_states_are_told_apart(run):

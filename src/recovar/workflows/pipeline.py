@@ -18,6 +18,7 @@ from recovar.compute.progress import Reporter
 from recovar.embedding import LEAST_RELIABILITY
 from recovar.errors import InputError
 from recovar.manifest import read_manifest
+from recovar.records import save_arrays
 from recovar.regularization import resolution_at
 from recovar.reproducibility import Reproducibility
 from recovar.run import Run, Stage
@@ -131,7 +132,34 @@ def _write_volumes(
     write_means(stage, means, work.inputs.grid)
     if found is not None:
         write_components(stage, work, found.components)
+    _write_numbers(stage, work, whole, means, found)
     return means
+
+
+def _write_numbers(
+    stage: Stage, work: Work, whole: Homogeneous, means: Means, found: Heterogeneous | None
+) -> None:
+    """Write what scripts ask for first as plain arrays, in one file."""
+    grid = work.inputs.grid
+    numbers = {
+        "voxel_size": grid.voxel_size,
+        "volume_shape": grid.volume_shape,
+        "noise_variance": whole.noise.variance,
+        "image_power": whole.power,
+        "fsc": means.plain.fsc,
+        "fsc_in_mask": means.masked.fsc,
+        "row": work.inputs.particles.source_row,
+        "half": work.inputs.halves,
+    }
+    if found is not None:
+        largest = found.embeddings.largest
+        numbers |= {
+            "eigenvalues": largest.eigenvalues,
+            "reliability": largest.reliability,
+            "contrast": largest.contrast,
+        }
+    with stage.write("model/results.npz") as partial:
+        save_arrays(partial, **numbers)
 
 
 def _draw(
