@@ -3,9 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float64
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from recovar.density.along import PathDensity
 from recovar.density.record import Density
 from recovar.density.states import StableState
 from recovar.plots import COLOURS, INK, MUTED, make_axes
@@ -23,13 +25,7 @@ def draw_density(
         coordinate: Number of the coordinate, from 0.
     """
     figure, axes = make_axes()
-    if density.bands is not None:
-        axes.fill_between(
-            density.axes[0], *density.bands, color=COLOURS[0], alpha=0.2, linewidth=0,
-            label="95 % band",
-        )  # fmt: skip
-    axes.plot(density.axes[0], density.values, color=COLOURS[0], label="without errors")
-    axes.plot(raw.axes[0], raw.values, color=MUTED, linewidth=1.2, label="as observed")
+    _draw_band(axes, density, raw)
     for number, state in enumerate(states):
         place = float(state.position[coordinate])
         axes.axvline(place, color=COLOURS[1], linewidth=1, linestyle="--")
@@ -38,13 +34,53 @@ def draw_density(
             xycoords=("data", "axes fraction"), textcoords="offset points", va="top",
             fontsize=8, color=INK,
         )  # fmt: skip
+    axes.set_xlabel(f"coordinate {coordinate + 1}")
+    return figure
+
+
+def draw_path_density(
+    along: PathDensity, raw: Density, length: float, stops: Float64[np.ndarray, " stops"]
+) -> Figure:
+    """Draw the density along a path, with its band and the kernel density.
+
+    Args:
+        along: The density.
+        raw: The kernel density of where images are along the path.
+        length: Of the path; what is beyond 0 and this is on its straight ends.
+        stops: Arc lengths at which volumes are made.
+    """
+    figure, axes = make_axes(6.4, 4.0)
+    density = along.found.density
+    _draw_band(axes, density, raw)
+    for end in (0.0, length):
+        axes.axvline(end, color=MUTED, linewidth=1, linestyle=":")
+    heights = density.at(stops[:, None])
+    axes.plot(
+        stops, heights, "o", color=COLOURS[1], markeredgecolor="white", markersize=6, zorder=3
+    )
+    for number, stop in enumerate(zip(stops, heights, strict=True)):
+        axes.annotate(
+            str(number), stop, xytext=(4, 4), textcoords="offset points", fontsize=8, color=INK
+        )
+    axes.set_xlabel("arc length from the start")
+    axes.set_title(f"squared distance from the path: {along.misfit:.2f} of errors'", fontsize=9)
+    return figure
+
+
+def _draw_band(axes: Axes, density: Density, raw: Density) -> None:
+    if density.bands is not None:
+        axes.fill_between(
+            density.axes[0], *density.bands, color=COLOURS[0], alpha=0.2, linewidth=0,
+            label="95 % band",
+        )  # fmt: skip
+    axes.plot(density.axes[0], density.values, color=COLOURS[0], label="without errors")
+    axes.plot(raw.axes[0], raw.values, color=MUTED, linewidth=1.2, label="as observed")
     axes.set_xlim(density.axes[0][0], density.axes[0][-1])
     # Bands may be many times as high where little is known.
-    axes.set_ylim(0, 2 * float(max(density.values.max(), raw.values.max())))
-    axes.set_xlabel(f"coordinate {coordinate + 1}")
+    top = 2 * max(density.values.max(), raw.values.max())
+    axes.set_ylim(0, float(top if density.bands is None else min(top, 1.1 * density.bands.max())))
     axes.set_ylabel("density")
     axes.legend(frameon=False, fontsize=9)
-    return figure
 
 
 def draw_density_pair(

@@ -31,6 +31,8 @@ class PathDensity:
     """Over the arc length, which is below 0 and above the length of the path on straight ends."""
     points: Float64[np.ndarray, "places zdim"]
     """Where the images of each place are, in unregularized coordinates."""
+    nearest: Float64[np.ndarray, " images"]
+    """Arc length of the place that is nearest to each image, its errors considered."""
     misfit: float
     """Squared distance of an image from where it is on the path, relative to that of errors alone:
     1 if molecules move along the path only and errors are known exactly. A median over images."""
@@ -78,7 +80,8 @@ def density_along(
     # One of the coordinates is that along the path, in which images are as far off as is unknown.
     across = observations.dimensions - 1
     expected = 1 + (float(chi2.median(across)) if across else 0)
-    return PathDensity(found, curve.points, float(np.median(squares)) / expected)
+    nearest = curve.arc[likelihood.distances.argmin(1)]
+    return PathDensity(found, curve.points, nearest, float(np.median(squares)) / expected)
 
 
 def _find_shape(likelihood: CurveLikelihood, arc: Float64[np.ndarray, " places"]) -> Shape:
