@@ -22,7 +22,7 @@ class DensityConfig:
     """Directory for the results; output/density_ZDIM of the run if not given."""
     dims: int | None = field(default=None, metadata={"aliases": ("--pca-dim",)})
     """Coordinates to estimate the density over, the first 1 to 4; if not given, those that images
-    determine by more than half, at most 3. With 4 it takes many minutes."""
+    determine by more than half, at most 3. With 4 it takes ten minutes."""
     points: int | None = field(default=None, metadata={"aliases": ("--num-points",)})
     """Grid points along each coordinate; 256, 72, 36 or 20 for 1 to 4 coordinates if not given."""
     replicates: int | None = None

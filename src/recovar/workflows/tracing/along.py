@@ -20,9 +20,9 @@ from recovar.workflows.states import Write
 
 logger = logging.getLogger(__name__)
 
-_MISFIT = 1.5
-"""Where more than errors brings images off a path; along the true one of simulated data it is below
-1.2, as errors are not known exactly."""
+_MISFIT = 1.3
+"""Where more than errors brings images off a path; along paths of a simulated hinge it is below
+that, and above 1 as errors are not known exactly."""
 
 
 def write_density_along(
