@@ -1,12 +1,15 @@
 """Score volumes at latent points of runs against data sets whose truth is known.
 
     python benchmarks/states.py RUN TRUTH [RUN TRUTH ...] --eval EVAL
+    python benchmarks/states.py RUN TRUTH [RUN TRUTH ...] --images
     python benchmarks/states.py RUN --time
 
 The first makes the volumes of all targets of the truth by every method and prints a table in
 Markdown: the mean over shells of the correlation with the truth, in the whole box, in the mask, and
 in a mask around what moves. EVAL is the directory of `score.py`, by default $RECOVAR_SHARED/eval.
-The second prints wall time and peak memory of 1 and 20 states. Runs are left as they are.
+The second makes the volumes of the 100 images that CryoBench judges, and prints the area under
+the correlation that it defines, averaged over them. The third prints wall time and peak memory of 1
+and 20 states. Runs are left as they are.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from recovar.data.mrc import read_volume, write_volume
+from recovar.metrics.maps import cryobench_images
 
 METHODS = {
     "mean": None,
@@ -112,6 +116,38 @@ def print_scores(runs: list[Path], truths: list[Path], zdim: int, scorer: Path) 
             print(f"| {run.name} | {target['target']:+.2f} | {' | '.join(cells)} |", flush=True)
 
 
+def judge_images(truth: Path, result: Path) -> dict[str, dict[str, float]]:
+    """Let `recovar score` judge the volumes of single images."""
+    with tempfile.TemporaryDirectory() as place:
+        command = ["score", truth, result, "-o", place, "--quiet"]
+        subprocess.run([sys.executable, "-m", "recovar", *map(str, command)], check=True)
+        scores = json.loads((Path(place) / "scores.json").read_text())
+    return scores["per_image"]
+
+
+def print_images(runs: list[Path], truths: list[Path], zdim: int) -> None:
+    """Print a row per run: the mean, the linear model, and states at the coordinates of images."""
+    print("| set | mean | linear | default |", "|---|---|---|---|", sep="\n")
+    for run, truth in zip(runs, truths, strict=True):
+        images = coordinates(run, zdim)
+        chosen = images[cryobench_images(len(images))]
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            np.savetxt(folder / "points.txt", chosen)
+            compute(run, folder / "points.txt", folder / "states", [])
+            shutil.copy(run / "output" / "volumes" / "mean.mrc", folder)
+            (folder / "per_image").mkdir()
+            for number in range(len(chosen)):
+                state = folder / "states" / f"vol{number:03d}" / "state.mrc"
+                state.replace(folder / "per_image" / f"vol_{number:03d}.mrc")
+            shutil.rmtree(folder / "states")
+            np.save(folder / "embedding.npy", images)
+            states, linear = judge_images(truth, folder), judge_images(truth, run)
+        rows = states["auc_of_mean"], linear["auc"], states["auc"]
+        cells = [" / ".join(f"{value:.3f}" for value in row.values()) for row in rows]
+        print(f"| {run.name} | {' | '.join(cells)} |", flush=True)
+
+
 def print_times(runs: list[Path], zdim: int) -> None:
     """Print seconds and gigabytes of 1 and 20 states, at images evenly spaced in the file."""
     counts = (1, 20)
@@ -142,6 +178,7 @@ def main() -> None:
     parser.add_argument("--zdim", type=int, default=4)
     shared = Path(os.environ.get("RECOVAR_SHARED", "."))
     parser.add_argument("--eval", type=Path, default=shared / "eval")
+    parser.add_argument("--images", action="store_true", help="volumes of single images instead")
     parser.add_argument("--time", action="store_true", help="time and memory instead; RUN only")
     arguments = parser.parse_args()
     paths = arguments.paths
@@ -149,6 +186,8 @@ def main() -> None:
         print_times(paths, arguments.zdim)
     elif len(paths) % 2:
         parser.error("every RUN needs its TRUTH")
+    elif arguments.images:
+        print_images(paths[::2], paths[1::2], arguments.zdim)
     else:
         scorer = arguments.eval / "score.py"
         print_scores(paths[::2], paths[1::2], arguments.zdim, scorer)

@@ -31,6 +31,9 @@ def test_the_density_along_a_path_of_a_run_is_left_with_its_states(run, tmp_path
     assert density.bands is not None
     told = json.loads((tmp_path / "density_along_path.json").read_text())
     assert told["misfit"] == along.misfit > 0
-    assert sum(state["population"] for state in told["states"]) == pytest.approx(1)
+    inside = sum(state["population"] for state in told["states"])
+    assert inside + told["beyond_ends"] == pytest.approx(1)
+    for state in told["states"]:
+        assert 0 <= state["arc_length"] <= path.arc_length[-1]
     picture = (tmp_path / "density_along_path.png").read_bytes()
     assert picture.startswith(b"\x89PNG")

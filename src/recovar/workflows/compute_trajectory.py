@@ -17,6 +17,7 @@ from recovar.trajectory import find_path
 from recovar.workflows.finished import FinishedRun, open_finished
 from recovar.workflows.picturing.states import write_state_pictures
 from recovar.workflows.states import States, make_states, picture_states, reweight_names
+from recovar.workflows.tracing.along import write_density_along
 from recovar.workflows.tracing.config import ComputeTrajectoryConfig
 from recovar.workflows.tracing.ends import find_ends
 from recovar.workflows.tracing.outputs import write_path
@@ -44,7 +45,7 @@ def run_compute_trajectory(config: ComputeTrajectoryConfig, reporter: Reporter) 
     zdim = ends.shape[1]
     directory = config.output or finished.path / "output" / "compute_trajectory"
     with open_workplace(directory, config, finished, {"zdim": zdim}, reporter) as place:
-        waypoints = _trace(place, config, finished, ends)
+        waypoints = _trace(place, config, finished, ends, reporter)
         states = place.stage(
             "states",
             States,
@@ -87,6 +88,7 @@ def _trace(
     config: ComputeTrajectoryConfig,
     finished: FinishedRun,
     ends: Float64[np.ndarray, "2 zdim"],
+    reporter: Reporter,
 ) -> Waypoints:
     density = None if config.density is None else read_density(config.density)
     embedding = finished.embedding(ends.shape[1])
@@ -102,6 +104,14 @@ def _trace(
         )
         chosen = path.choose(config.n_vols)
         write_path(lambda name: stage.write(place.files + name), path, chosen)
+        write_density_along(
+            lambda name: stage.write(place.files + name),
+            path,
+            chosen,
+            embedding,
+            finished.inputs.particles.particle,
+            reporter,
+        )
         logger.info("Path of length %.4g. %s", path.arc_length[-1], path.remark)
         return Waypoints(path.points[chosen])
 

@@ -53,10 +53,10 @@ def write_density_along(
     density = along.found.density
     with write("density_along_path.npz") as partial:
         write_density(partial, density)
-    with write("density_along_path.json") as partial:
-        partial.write_text(json.dumps(_describe(along), indent=1) + "\n", encoding="utf-8")
-    raw = estimate_kernel_density(along.nearest[:, None], density.axes)
     length, stops = float(path.arc_length[-1]), path.arc_length[chosen]
+    with write("density_along_path.json") as partial:
+        partial.write_text(json.dumps(_describe(along, length), indent=1) + "\n", encoding="utf-8")
+    raw = estimate_kernel_density(along.nearest[:, None], density.axes)
     with write("density_along_path.png") as partial:
         save_figure(draw_path_density(along, raw, length, stops), partial)
     logger.info(
@@ -67,12 +67,16 @@ def write_density_along(
     return along
 
 
-def _describe(along: PathDensity) -> dict[str, object]:
+def _describe(along: PathDensity, length: float) -> dict[str, object]:
+    """List what is found; peaks beyond the ends are molecules that the path does not reach."""
+    states = find_states(along.found)
+    inside = [state for state in states if 0 <= state.position[0] <= length]
     return {
         "misfit": along.misfit,
         "smoothness": along.found.length,
         "admissible_smoothness": list(along.found.admissible),
         "images_left_out": along.found.left_out,
+        "beyond_ends": max(0.0, 1 - sum(state.population for state in inside)),
         "states": [
             {
                 "arc_length": float(state.position[0]),
@@ -80,6 +84,6 @@ def _describe(along: PathDensity) -> dict[str, object]:
                 "interval_95": state.interval,
                 "confidence": state.confidence,
             }
-            for state in find_states(along.found)
+            for state in inside
         ],
     }
