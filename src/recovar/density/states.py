@@ -70,15 +70,16 @@ def find_states(found: Deconvolution, confidence: float = _CONFIDENCE) -> tuple[
         basins = np.where(basins == lower, higher, basins)
     peaks = np.unique(basins)
     lowest = min(divided.values(), default=None)
-    states = []
+    states, flat = [], values.ravel()
+    totals = replicates.sum(1, dtype=np.float64)
     for peak in peaks:
         inside = basins == peak
-        shares = replicates[:, inside].sum(1, dtype=np.float64) * found.density.cell
+        shares = replicates[:, inside].sum(1, dtype=np.float64) / totals
         low, high = np.percentile(shares, _INTERVAL)
         states.append(
             StableState(
                 _place(found.density, int(peak)),
-                float(values.ravel()[inside].sum(dtype=np.float64) * found.density.cell),
+                float(flat[inside].sum(dtype=np.float64) / flat.sum(dtype=np.float64)),
                 (float(low), float(high)),
                 divided.get(int(peak), lowest),
             )
