@@ -53,7 +53,12 @@ def test_a_trajectory_leaves_path_pictures_and_volumes(traced, points):
     np.testing.assert_allclose(path[[0, -1]], ends, rtol=1e-6)
     np.testing.assert_allclose(told["path_subsampled"], path[[0, 100, 199]])
     assert len(told["density"]) == len(told["arc_length"]) == 200
-    for name in ("path_density_t.png", "density/density_01.png"):
+    for name in (
+        "path_density_t.png",
+        "density/density_01.png",
+        "density_along_path.png",
+        "montage.png",
+    ):
         assert (traced / name).read_bytes().startswith(b"\x89PNG")
     volumes = [read_volume(traced / f"reweight_{n:03d}.mrc").values for n in range(3)]
     assert volumes[0].shape == (SIZE,) * 3
@@ -70,7 +75,7 @@ def test_a_second_call_repeats_nothing_and_other_ends_all(run, traced, points, t
     assert read_manifest(copy).stages == before
     assert trace(run, copy, "--endpts", points, "--ind", "2,0", "--n-vols", 2) == 0
     assert not (copy / "reweight_002.mrc").exists()
-    assert set(read_manifest(copy).stages) == {"path", "states"}
+    assert set(read_manifest(copy).stages) == {"path", "pictures", "states"}
 
 
 def test_a_given_density_is_followed_and_its_lacking_coordinates_are_told(
