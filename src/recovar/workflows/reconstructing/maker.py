@@ -122,7 +122,8 @@ class StateMaker:
         ball = Ball(source.grid.size, source.grid.largest_radius)
         each = bytes_of_regression(ball, 1, len(bandwidths))
         each += 4 * len(posterior) * len(bandwidths)
-        room, images = self._room(each, len(points), len(bandwidths) + pcs)
+        before = bytes_of_sums(Ball(source.grid.size, source.finished.components().radius), pcs)
+        room, images = self._room(each, len(points), len(bandwidths) + pcs, before=before)
         model = self._fit_components(pcs, images, noise, room)
         for group in _groups(len(points), room // each):
             kernel = kernel_weights(posterior, points[group], bandwidths)
@@ -222,7 +223,9 @@ class StateMaker:
                 volume = state.volume(state.prior(curves.masked)) * source.mask
                 yield FoundState(halves, volume, True, float(count))
 
-    def _room(self, each: int, states: int, slices: int, extra: int = 0) -> tuple[int, ImageBank]:
+    def _room(
+        self, each: int, states: int, slices: int, extra: int = 0, before: int = 0
+    ) -> tuple[int, ImageBank]:
         """Share memory between sums and images.
 
         Args:
@@ -230,6 +233,7 @@ class StateMaker:
             states: How many there are.
             slices: Volumes and values that every pixel of a block is computed for.
             extra: Bytes that finishing a state takes beyond the usual.
+            before: Bytes that other sums would take before, if there is room.
         """
         grid = self.source.grid
         budget = (
@@ -247,7 +251,7 @@ class StateMaker:
                 f"{self.options.memory or format_bytes(budget)}. Raise --memory, or choose fewer "
                 "--n-bandwidths."
             )
-        sums = min(each * states, max(each, (budget - maps - temporary) * 3 // 4))
+        sums = min(max(each * states, before), max(each, (budget - maps - temporary) * 3 // 4))
         kept = max(0, budget - maps - temporary - sums)
         block = min(BLOCK_BYTES, max(1, int(temporary * 12 / (12 + 16 * slices))))
         return sums, self.source.images(kept, block)
