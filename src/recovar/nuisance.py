@@ -59,7 +59,7 @@ def from_number(name: str, values: Float[np.ndarray, " images"]) -> Nuisance:
         >>> from_number("defocus", np.array([1e4, 1e9, 2e4])).values[:, 0].tolist()
         [-1.0, 1.0, 0.0]
     """
-    ranks = rankdata(values) - 1
+    ranks = rankdata(values.astype(np.float64)) - 1  # SciPy 1.18 keeps single precision
     places = 2 * ranks / max(len(values) - 1, 1) - 1
     return Nuisance(name, legendre.legvander(places, _DEGREE)[:, 1:])
 
