@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
 
 import numpy as np
 from jaxtyping import Float64
@@ -14,9 +13,8 @@ from recovar.compute.progress import Reporter
 from recovar.data.plain_arrays import read_array
 from recovar.errors import InputError
 from recovar.workflows.finished import FinishedRun, open_finished
-from recovar.workflows.picturing.states import write_state_pictures
 from recovar.workflows.reconstructing.config import ComputeStateConfig
-from recovar.workflows.states import States, make_states, picture_states, vol_names
+from recovar.workflows.states import States, draw_states, make_states, vol_names
 from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
@@ -43,16 +41,7 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
             ),
             options={"points": points, **config.described()},
         )
-        pictured = picture_states(finished, work.run.path, states.each, work.directory)
-        work.stage(
-            "pictures",
-            NoneType,
-            lambda stage: write_state_pictures(
-                pictured, lambda name: stage.write(work.files + name)
-            ),
-            options={},
-            depends=["states"],
-        )
+        draw_states(work, finished, states.each, "states")
         work.refresh_report(finished)
         logger.info(
             "Done in %.0f s with at most %s of memory. The volumes of %d states are in %s.",

@@ -3,7 +3,6 @@
 import logging
 import time
 from dataclasses import dataclass
-from types import NoneType
 
 import numpy as np
 from jaxtyping import Float64
@@ -15,8 +14,7 @@ from recovar.manifest import fingerprint
 from recovar.run import Stage
 from recovar.trajectory import find_path
 from recovar.workflows.finished import FinishedRun, open_finished
-from recovar.workflows.picturing.states import write_state_pictures
-from recovar.workflows.states import States, make_states, picture_states, reweight_names
+from recovar.workflows.states import States, draw_states, make_states, reweight_names
 from recovar.workflows.tracing.along import write_density_along
 from recovar.workflows.tracing.config import ComputeTrajectoryConfig
 from recovar.workflows.tracing.ends import find_ends
@@ -61,18 +59,7 @@ def run_compute_trajectory(config: ComputeTrajectoryConfig, reporter: Reporter) 
             options=config.described(),
             depends=["path"],
         )
-        pictured = picture_states(
-            finished, place.run.path, states.each, place.directory, along_path=True
-        )
-        place.stage(
-            "pictures",
-            NoneType,
-            lambda stage: write_state_pictures(
-                pictured, lambda name: stage.write(place.files + name)
-            ),
-            options={},
-            depends=["states"],
-        )
+        draw_states(place, finished, states.each, "states", along_path=True)
         place.refresh_report(finished)
         logger.info(
             "Done in %.0f s with at most %s of memory. The path and %d volumes are in %s.",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from types import NoneType
 
 import numpy as np
 from jaxtyping import Float
@@ -15,10 +16,11 @@ from recovar.data.mrc import write_volume
 from recovar.fsc_curves import FscCurves, masked_fsc
 from recovar.local_resolution import filter_locally, local_resolution, sharpen, state_windows
 from recovar.workflows.finished import FinishedRun
-from recovar.workflows.picturing.states import PicturedStates
+from recovar.workflows.picturing.states import PicturedStates, write_state_pictures
 from recovar.workflows.reconstructing.maker import FoundState, StateMaker
 from recovar.workflows.reconstructing.sources import Source, open_source
 from recovar.workflows.state_options import StateOptions
+from recovar.workflows.workplace import Workplace
 
 logger = logging.getLogger(__name__)
 
@@ -177,27 +179,29 @@ def _write_state(
     return curves
 
 
-def picture_states(
+def draw_states(
+    place: Workplace,
     finished: FinishedRun,
-    home: Path,
     states: Sequence[StateSummary],
-    directory: Path,
+    made_by: str,
+    directory: str = "",
     *,
     along_path: bool = False,
-) -> PicturedStates:
-    """Say how states are shown together.
+) -> None:
+    """Draw states together, in a stage of its own.
 
     Args:
+        place: Where they are.
         finished: The run that they are of.
-        home: Where names of their volumes start.
         states: What there is to tell of them.
-        directory: Where pictures are written.
+        made_by: Stage that made them.
+        directory: Where pictures are written, in the place; the place itself by default.
         along_path: Whether neighbours in the list are neighbours on a path.
     """
-    volumes = finished.path / "output" / "volumes"
-    return PicturedStates(
-        volumes=[home / state.volume for state in states],
-        directory=directory,
+    volumes, prefix = finished.path / "output" / "volumes", f"{directory}/" if directory else ""
+    pictured = PicturedStates(
+        volumes=[place.run.path / state.volume for state in states],
+        directory=place.directory / directory,
         labels=[
             f"{number}\n{state.resolution:.3g} Å, {state.images:.0f} images"
             for number, state in enumerate(states)
@@ -206,4 +210,13 @@ def picture_states(
         mask=volumes / "mask.mrc",
         variance=volumes / "variance4.mrc",
         along_path=along_path,
+    )
+    place.stage(
+        f"{prefix}pictures",
+        NoneType,
+        lambda stage: write_state_pictures(
+            pictured, lambda name: stage.write(f"{place.files}{prefix}{name}")
+        ),
+        options={},
+        depends=[made_by],
     )

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import NoneType
 
 import numpy as np
 from jaxtyping import Float64
 
 from recovar.run import Stage
 from recovar.workflows.analyzing.work import Analysis
-from recovar.workflows.picturing.states import write_state_pictures
 from recovar.workflows.states import (
     StateFiles,
     States,
-    StateSummary,
+    draw_states,
     make_states,
-    picture_states,
     reweight_names,
 )
 
@@ -60,7 +57,14 @@ def reconstruct(work: Analysis, groups: Sequence[Group]) -> States:
     start = 0
     for group in groups:
         summaries = states.each[start : start + len(group.points)]
-        _draw(work, group, summaries)
+        draw_states(
+            work.place,
+            work.finished,
+            summaries,
+            f"{work.kmeans}/states",
+            group.directory,
+            along_path=group.along_path,
+        )
         start += len(group.points)
     return states
 
@@ -69,20 +73,3 @@ def _names(work: Analysis, groups: Sequence[Group]) -> list[StateFiles]:
     """Name the files of the states of all groups, each counted from 0 in its own directory."""
     makers = [(reweight_names(work.place.files + g.directory), len(g.points)) for g in groups]
     return [make(number) for make, count in makers for number in range(count)]
-
-
-def _draw(work: Analysis, group: Group, summaries: Sequence[StateSummary]) -> None:
-    pictured = picture_states(
-        work.finished,
-        work.place.run.path,
-        summaries,
-        work.place.directory / group.directory,
-        along_path=group.along_path,
-    )
-    work.place.stage(
-        f"{group.directory}/pictures",
-        NoneType,
-        lambda stage: write_state_pictures(pictured, work.writer(stage, group.directory)),
-        options={},
-        depends=[f"{work.kmeans}/states"],
-    )
