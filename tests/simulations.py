@@ -60,7 +60,7 @@ def busy(images=IMAGES, **changes):
     """Images of every kind, with all that can differ between them."""
     conditions = replace(
         CONDITIONS, noise_scale=0.2, baseline=0.5, b_factor=(0.0, 100.0), empty=0.15, other=0.15,
-        off_centre=0.15, neighbours=0.4,
+        off_centre=0.15, neighbours=0.4, defocus_error=400.0, pose_error=0.1,
     )  # fmt: skip
     states = random_stream(0, Choice.STATE).random((images, 1)) * 5
     truth = draw_truth(states, GRID, conditions, 0, other_states=np.array([[-20.0], [20.0]]))

@@ -65,7 +65,7 @@ def test_drawn_conditions_are_as_asked():
 def test_what_is_not_asked_for_does_not_happen():
     truth = draw()
     np.testing.assert_array_equal(truth.noise_scale, 1)
-    for name in ("baseline", "offset", "tilt", "dose", "kind"):
+    for name in ("baseline", "offset", "tilt", "dose", "kind", "defocus_error", "pose_error"):
         assert not getattr(truth, name).any()
     assert not np.asarray(truth.optics.b_factor).any()
     assert not len(truth.others)
@@ -77,7 +77,7 @@ def test_a_choice_does_not_depend_on_the_others():
     plain = draw()
     full = draw(
         noise_scale=0.2, baseline=1.0, empty=0.2, other=0.2, off_centre=0.2, neighbours=0.3,
-        b_factor=(0.0, 50.0),
+        b_factor=(0.0, 50.0), defocus_error=300.0, pose_error=0.1, shift_error=2.0,
     )  # fmt: skip
     for name in ("rotations", "shifts", "contrast"):
         np.testing.assert_array_equal(getattr(plain, name), getattr(full, name))
@@ -163,6 +163,36 @@ def test_only_what_is_off_centre_is_displaced():
     assert 0.2 <= length[off].min() < 0.21
     assert 0.39 < length[off].max() <= 0.4
     assert np.abs(truth.offset[off].mean(0)).max() < 0.02 * WIDTH
+
+
+def test_errors_of_files_have_their_spreads_and_change_what_is_true_alone():
+    truth = draw(defocus_error=300.0, pose_error=0.05, shift_error=2.0, off_centre=0.1)
+    assert truth.defocus_error.std() == pytest.approx(300, rel=0.05)
+    told, true = truth.optics, truth.true_optics
+    for name in ("defocus_u", "defocus_v"):
+        found = np.asarray(getattr(true, name), np.float64) - getattr(told, name)
+        np.testing.assert_allclose(found, truth.defocus_error, atol=0.01)
+    between = truth.true_rotations @ truth.rotations.swapaxes(1, 2)
+    angles = np.arccos((np.trace(between, axis1=1, axis2=2) - 1) / 2)
+    np.testing.assert_allclose(angles, np.linalg.norm(truth.pose_error, axis=1), atol=1e-6)
+    np.testing.assert_allclose(truth.pose_error.std(0), 0.05, rtol=0.05)
+    here = truth.kind == Kind.MOLECULE
+    np.testing.assert_allclose(truth.offset[here].std(0), 2.0, rtol=0.05)
+    assert np.linalg.norm(truth.offset[~here], axis=1).min() >= 0.2 * WIDTH
+    np.testing.assert_array_equal(draw().true_rotations, draw().rotations)
+
+
+def test_errors_of_files_turn_a_tilted_particle_as_a_whole():
+    scheme = TiltScheme(count=4, step=0.3)
+    single = draw(20, pose_error=0.1, defocus_error=100.0)
+    truth = draw(20, pose_error=0.1, defocus_error=100.0, tilts=scheme)
+    level = truth.true_rotations[::4]
+    np.testing.assert_allclose(level, single.true_rotations, atol=1e-12)
+    plain = draw(5, tilts=scheme)
+    tilts = plain.rotations @ np.repeat(plain.rotations[::4], 4, axis=0).swapaxes(1, 2)
+    expected = tilts[:4] @ single.true_rotations[:, None]
+    np.testing.assert_allclose(truth.true_rotations, expected.reshape(-1, 3, 3), atol=1e-12)
+    np.testing.assert_array_equal(truth.defocus_error, np.repeat(single.defocus_error, 4))
 
 
 @pytest.mark.parametrize(

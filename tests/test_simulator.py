@@ -148,14 +148,14 @@ def test_images_show_what_their_kind_says(premultiplied):
     sim = busy(40, delocalized=False, premultiplied=premultiplied)
     truth, found = sim.truth, sim.signals(np.arange(40))
     step = 1 / (GRID.size * GRID.voxel_size)
-    transfer = transfer_function(truth.optics, DISC.x * step, DISC.y * step)
+    transfer = transfer_function(truth.true_optics, DISC.x * step, DISC.y * step)
     transfer = truth.contrast[:, None] * transfer ** (1 + premultiplied)
 
     def show(states, rotations, shifts):
         slices = SPECIMEN.spectra(states, rotations, GRID)
         return slices * centring_factors(shifts, DISC, GRID.voxel_size).conj()
 
-    expected = show(truth.states, truth.rotations, truth.shifts - truth.offset)
+    expected = show(truth.states, truth.true_rotations, truth.shifts - truth.offset)
     expected[np.isin(truth.kind, (Kind.EMPTY, Kind.OTHER))] = 0
     assert (np.linalg.norm(truth.offset, axis=1) > 0).tolist() == (truth.kind == 3).tolist()
     for guests in (truth.others, truth.neighbours):

@@ -9,6 +9,7 @@ from enum import IntEnum
 
 import numpy as np
 from jaxtyping import Float, Int, Num
+from scipy.spatial.transform import Rotation
 
 from recovar.core.ctf import Optics
 from recovar.core.grid import Grid, expand_shells
@@ -47,6 +48,9 @@ class Choice(IntEnum):
     NEIGHBOUR = 18
     NEIGHBOUR_ROTATION = 19
     JITTER = 20
+    DEFOCUS_ERROR = 21
+    POSE_ERROR = 22
+    SHIFT_ERROR = 23
 
 
 def random_stream(seed: int, choice: Choice, image: int = 0) -> np.random.Generator:
@@ -134,6 +138,12 @@ class Conditions:
     """Share of images in which a second molecule is near; its state and orientation are random."""
     distance: tuple[float, float] = (0.45, 0.75)
     """How far it is from the first, in boxes, from and to; in any direction."""
+    defocus_error: float = 0.0
+    """Standard deviation in Å of what files leave out of the defocus."""
+    pose_error: float = 0.0
+    """Standard deviation in radians of the turns, about each axis, that files leave out."""
+    shift_error: float = 0.0
+    """Standard deviation in Å, along x and y, of the displacement that files leave out."""
     tilts: TiltScheme | None = None
     """Makes a series of every particle."""
 
@@ -176,6 +186,7 @@ class Truth:
     shifts: Float[np.ndarray, "images 2"]
     """Offsets in Å that centre the images, as the files tell; the images carry the opposite."""
     optics: Optics
+    """As the files tell."""
     contrast: Float[np.ndarray, " images"]
     """Factor of the signal."""
     noise: Float[np.ndarray, " shells"]
@@ -190,6 +201,11 @@ class Truth:
     """`Kind` of every image."""
     offset: Float[np.ndarray, "images 2"]
     """Displacement in Å of what an image shows from where the files say it is."""
+    defocus_error: Float[np.ndarray, " images"]
+    """What is to be added to the defocus that the files tell, in Å."""
+    pose_error: Float[np.ndarray, "images 3"]
+    """Turn, in radians about the x, y and z axes of the image, that follows the one that the files
+    tell."""
     particle: Int[np.ndarray, " images"]
     """Which particle an image shows."""
     tilt: Float[np.ndarray, " images"]
@@ -202,6 +218,24 @@ class Truth:
     """More of the own molecules, beside it."""
     amplitude: float = 1.0
     """Factor from the specimen's volumes to those that the images show."""
+
+    @property
+    def true_rotations(self) -> Float[np.ndarray, "images 3 3"]:
+        """Rotations of the molecules, whatever the files tell."""
+        turns = Rotation.from_rotvec(self.pose_error).as_matrix()
+        return np.where(
+            self.pose_error.any(1)[:, None, None], turns @ self.rotations, self.rotations
+        )
+
+    @property
+    def true_optics(self) -> Optics:
+        """Optics that made the images, whatever the files tell."""
+        error = self.defocus_error.astype(np.float32)
+        return replace(
+            self.optics,
+            defocus_u=np.asarray(self.optics.defocus_u + error),
+            defocus_v=np.asarray(self.optics.defocus_v + error),
+        )
 
 
 def draw_truth(
@@ -241,6 +275,8 @@ def draw_truth(
         baseline=random_stream(seed, Choice.BASELINE).normal(0.0, conditions.baseline, count),
         kind=kind,
         offset=_draw_displacements(kind, grid, conditions, seed),
+        defocus_error=_draw_errors(seed, Choice.DEFOCUS_ERROR, conditions.defocus_error, (count,)),
+        pose_error=_draw_errors(seed, Choice.POSE_ERROR, conditions.pose_error, (count, 3)),
         particle=np.arange(count),
         tilt=np.zeros(count),
         dose=np.zeros(count),
@@ -317,11 +353,17 @@ def _draw_kinds(count: int, conditions: Conditions, seed: int) -> Int[np.ndarray
 def _draw_displacements(
     kind: Int[np.ndarray, " n"], grid: Grid, conditions: Conditions, seed: int
 ) -> Float[np.ndarray, "n 2"]:
-    offset = np.zeros((len(kind), 2))
+    offset = _draw_errors(seed, Choice.SHIFT_ERROR, conditions.shift_error, (len(kind), 2))
     chosen = kind == Kind.OFF_CENTRE
     stream = random_stream(seed, Choice.DISPLACEMENT)
     offset[chosen] = _draw_vectors(int(chosen.sum()), grid, conditions.displacement, stream)
     return offset
+
+
+def _draw_errors(
+    seed: int, choice: Choice, deviation: float, shape: tuple[int, ...]
+) -> Float[np.ndarray, "images *axes"]:
+    return deviation * random_stream(seed, choice).standard_normal(shape)
 
 
 def _draw_vectors(
@@ -368,7 +410,7 @@ def _tilted(truth: Truth, scheme: TiltScheme) -> Truth:
     optics = truth.optics[np.repeat(np.arange(len(truth.states)), count)]
     each = {
         name: np.repeat(getattr(truth, name), count, axis=0)
-        for name in ("states", "contrast", "baseline", "kind", "particle")
+        for name in ("states", "contrast", "baseline", "kind", "defocus_error", "particle")
     }
     jitter = random_stream(truth.seed, Choice.JITTER).normal(0.0, scheme.jitter, (len(tilt), 2))
     thickness = 1 / np.cos(tilt) if scheme.thickening else 1.0
@@ -378,6 +420,7 @@ def _tilted(truth: Truth, scheme: TiltScheme) -> Truth:
         rotations=_turned(truth.rotations, angles),
         shifts=_foreshortened(truth.shifts, angles) + jitter,
         offset=_foreshortened(truth.offset, angles),
+        pose_error=_tilted_vectors(truth.pose_error, angles),
         optics=replace(
             optics,
             b_factor=np.asarray(optics.b_factor + 4 * dose, np.float32),
@@ -401,13 +444,23 @@ def _tilted_guests(guests: Guests, angles: Float[np.ndarray, " tilts"]) -> Guest
     )
 
 
+def _tilted_vectors(
+    vectors: Float[np.ndarray, "n 3"], angles: Float[np.ndarray, " tilts"]
+) -> Float[np.ndarray, "images 3"]:
+    """Tell vectors in the axes of each image of a series."""
+    return np.einsum("tij,nj->nti", _tilts_about_y(angles), vectors).reshape(-1, 3)
+
+
 def _turned(
     rotations: Float[np.ndarray, "n 3 3"], angles: Float[np.ndarray, " tilts"]
 ) -> Float[np.ndarray, "images 3 3"]:
     """Tilt every particle about the y axis of the image: R_y(tilt) R."""
+    return (_tilts_about_y(angles) @ rotations[:, None]).reshape(-1, 3, 3)
+
+
+def _tilts_about_y(angles: Float[np.ndarray, " tilts"]) -> Float[np.ndarray, "tilts 3 3"]:
     zero = np.zeros_like(angles)
-    tilts = rotations_from_relion_euler(np.stack([zero, -angles, zero], axis=1))
-    return (tilts @ rotations[:, None]).reshape(-1, 3, 3)
+    return rotations_from_relion_euler(np.stack([zero, -angles, zero], axis=1))
 
 
 def _foreshortened(

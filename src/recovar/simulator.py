@@ -123,7 +123,7 @@ class Simulation:
     def _make(self, rows: Int[np.ndarray, " k"], *, noisy: bool) -> Float[np.ndarray, "k y x"]:
         """Work on every image alone, so that no result depends on its neighbours in a block."""
         shown = self._show(rows)
-        parameters = transfer_parameters(self.truth.optics[rows])
+        parameters = transfer_parameters(self.truth.true_optics[rows])
         size = self.grid.size
         images = np.empty((len(rows), size, size), np.float32)
 
@@ -162,7 +162,7 @@ class Simulation:
         truth = self.truth
         places = np.flatnonzero(np.isin(truth.kind[rows], (Kind.MOLECULE, Kind.OFF_CENTRE)))
         own = rows[places]
-        guests = Guests(own, truth.states[own], truth.rotations[own], truth.offset[own])
+        guests = Guests(own, truth.states[own], self._rotations[own], truth.offset[own])
         seen = [(self.specimen, places, guests)]
         for specimen, others in ((self.other, truth.others), (self.specimen, truth.neighbours)):
             places, found = _find(others.rows, rows)
@@ -223,6 +223,10 @@ class Simulation:
     def _field(self) -> int:
         """Side of the field that the transfer function acts in."""
         return 2 * self.grid.size if self.delocalized else self.grid.size
+
+    @cached_property
+    def _rotations(self) -> Float[np.ndarray, "images 3 3"]:
+        return self.truth.true_rotations
 
     @cached_property
     def _disc(self) -> Disc:

@@ -225,6 +225,9 @@ def _conditions(config: SimulateConfig, settings: _Settings) -> Conditions:
         other=config.other,
         off_centre=config.off_centre,
         neighbours=config.neighbours,
+        defocus_error=config.defocus_error,
+        pose_error=float(np.deg2rad(config.pose_error)),
+        shift_error=config.shift_error,
         tilts=tilts,
     )
 

@@ -14,6 +14,7 @@ _MOLECULE = {"group": "Molecule"}
 _MOTION = {"group": "Motion"}
 _IMAGES = {"group": "Images"}
 _JUNK = {"group": "What else is in the images"}
+_ERRORS = {"group": "What the files say wrongly"}
 _TILTS = {"group": "Tilt series"}
 _FILES = {"group": "Files"}
 
@@ -129,6 +130,13 @@ class SimulateConfig:
     neighbours: float = field(default=0.0, metadata=_JUNK)
     """Share of images that a second molecule reaches into."""
 
+    defocus_error: float = field(default=0.0, metadata=_ERRORS)
+    """Standard deviation of the error of the defocus in Å."""
+    pose_error: float = field(default=0.0, metadata=_ERRORS)
+    """Standard deviation of the error of the orientation in degrees, about each axis."""
+    shift_error: float = field(default=0.0, metadata=_ERRORS)
+    """Standard deviation of the error of the shift in Å, along x and y."""
+
     tilts: int = field(default=0, metadata=_TILTS)
     """Images per particle, in a dose-symmetric series; 0 for single images."""
     tilt_step: float = field(default=3.0, metadata=_TILTS)
@@ -160,7 +168,10 @@ class SimulateConfig:
         for option in ("scale", "snr", "pixel_size", "angle", "amplitude", "tilt_step"):
             value = getattr(self, option)
             _refuse_unless(option, value, value is None or value > 0, "a number above 0")
-        for option in ("shift", "contrast", "noise_scale", "baseline", "dose", "seed"):
+        for option in (
+            "shift", "contrast", "noise_scale", "baseline", "dose", "seed", "defocus_error",
+            "pose_error", "shift_error",
+        ):  # fmt: skip
             value = getattr(self, option)
             _refuse_unless(option, value, value is None or value >= 0, "a number of at least 0")
         for option, least in (
