@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Complex, Float, Inexact
+from jaxtyping import Complex, Float, Inexact, Int
 
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
@@ -27,6 +27,31 @@ Collect = Callable[[Ball], Moments]
 
 
 @dataclass(frozen=True)
+class Regions:
+    """Which part of the molecule each component is of."""
+
+    parts: Float[np.ndarray, "regions z y x"]
+    """Share of each voxel that the components of a region may change, 0 to 1."""
+    members: Int[np.ndarray, " pcs"]
+    """Region of every component, ascending."""
+
+    def blocks(self) -> list[slice]:
+        """Give the components of each region."""
+        return blocks_of(self.members)
+
+
+def blocks_of(members: Int[np.ndarray, " pcs"]) -> list[slice]:
+    """Give the places of each region in a list of regions that ascends from 0.
+
+    Example:
+        >>> blocks_of(np.array([0, 0, 1]))
+        [slice(0, 2, None), slice(2, 3, None)]
+    """
+    ends = np.cumsum(np.bincount(members)).tolist()
+    return [slice(start, end) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+
+
+@dataclass(frozen=True)
 class Update:
     """New volumes, and what they were made with."""
 
@@ -36,6 +61,8 @@ class Update:
     """Real-space weight of the components, 0 to 1."""
     latents: LatentMoments
     """Moments of the coordinates and contrasts that they explain the images with."""
+    members: Int[np.ndarray, " pcs"]
+    """Region of every component, ascending."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +74,8 @@ class Maximizer:
     """Where density may be, on the grid of this radius."""
     bands: int
     """Parts that the sums are made in, to bound the memory; changes nothing else."""
+    regions: Regions | None = None
+    """What each component may change; all of them everything if not given."""
 
     def maximize(self, collect: Collect, strength: float, shrinkage: float) -> Update:
         """Solve for mean and components, and shrink the components where nothing varies.
@@ -74,12 +103,35 @@ class Maximizer:
         latents = moments.latents
         del moments
         volumes = self._maps(solved[0])
-        weight = np.ones_like(self.mask)
+        regions = self._regions(len(volumes) - 1)
+        weights = [
+            self._confine(volumes[0], volumes[1:][block], part, shrinkage)
+            for block, part in zip(regions.blocks(), regions.parts, strict=True)
+        ]
+        return Update(volumes, np.max(weights, axis=0), latents, regions.members)
+
+    def _confine(
+        self,
+        mean: Float[np.ndarray, "z y x"],
+        components: Float[np.ndarray, "pcs z y x"],
+        part: Float[np.ndarray, "z y x"],
+        shrinkage: float,
+    ) -> Float[np.ndarray, "z y x"]:
+        """Take out, in place, what is noise or out of the region, and give the weight.
+
+        Noise is judged in all of the molecule: a region may vary everywhere.
+        """
+        weight = part
         if shrinkage > 0:
-            variance = (volumes[1:] ** 2).sum(0)
-            weight = relevance(variance, volumes[0], self.mask, shrinkage)
-            volumes[1:] *= weight
-        return Update(volumes, weight, latents)
+            variance = (components**2).sum(0)
+            weight = relevance(variance, mean, self.mask, shrinkage) * part
+        components *= weight
+        return weight
+
+    def _regions(self, pcs: int) -> Regions:
+        if self.regions is not None:
+            return self.regions
+        return Regions(np.ones_like(self.mask)[None], np.zeros(pcs, np.int64))
 
     def maximize_halves(
         self, collect: Collect, strength: float
@@ -178,8 +230,10 @@ class Maximizer:
         """Compute the inverse variance of each component by shell; the mean needs no prior."""
         average = self._average(latents)
         prior = np.zeros_like(average)
-        for k in range(1, average.shape[1]):
-            maps = [from_ball(half[:, k], self.ball) * self.mask for half in halves]
+        regions = self._regions(average.shape[1] - 1)
+        for k, region in enumerate(regions.members, 1):
+            mask = self.mask * regions.parts[region]
+            maps = [from_ball(half[:, k], self.ball) * mask for half in halves]
             curve = fsc(*(fourier.to_spectrum(volume) for volume in maps))
             ratio = strength * signal_to_noise(curve[: self.ball.radius + 1])
             prior[:, k] = average[:, k] / ratio
@@ -214,16 +268,19 @@ def _added(
 
 
 def orthogonalize(update: Update) -> Model:
-    """Make components orthogonal with unit-variance coordinates, and the mean contrast 1."""
+    """Make components orthogonal with unit-variance coordinates, and the mean contrast 1.
+
+    Those of different regions are not mixed: the prior takes their coordinates as independent.
+    """
     volumes, latents = update.volumes, update.latents
     count, contrasts, squares, variances = latents.contrast
     explained = latents.explained / count
     total = explained + latents.unsure / count
     pcs = len(total)
-    root = np.linalg.cholesky(total + 1e-9 * np.trace(total) / pcs * np.eye(pcs))
     flat = volumes[1:].reshape(pcs, -1)
-    gram = root.T @ (flat @ flat.T).astype(np.float64) @ root
-    turn = root @ np.linalg.eigh(gram)[1][:, ::-1]
+    turn = np.zeros((pcs, pcs))
+    for block in blocks_of(update.members):
+        turn[block, block] = _gauge(flat[block], total[block, block])
     back = np.linalg.inv(turn)
     scale = float(contrasts / count)
     spread = float(np.sqrt(max(squares / count - scale**2, 0) + variances / count)) / scale
@@ -233,6 +290,16 @@ def orthogonalize(update: Update) -> Model:
         spread,
         np.diag(back @ explained @ back.T),
     )
+
+
+def _gauge(
+    flat: Float[np.ndarray, "pcs voxels"], total: Float[np.ndarray, "pcs pcs"]
+) -> Float[np.ndarray, "pcs pcs"]:
+    """Find the mixture that makes components orthogonal and their coordinates of unit variance."""
+    pcs = len(total)
+    root = np.linalg.cholesky(total + 1e-9 * np.trace(total) / pcs * np.eye(pcs))
+    gram = root.T @ (flat @ flat.T).astype(np.float64) @ root
+    return root @ np.linalg.eigh(gram)[1][:, ::-1]
 
 
 def bytes_of_sums(ball: Ball, pcs: int) -> int:

@@ -8,10 +8,10 @@ sets, one in real space that learns where the molecule varies.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from recovar.compute.accumulate import Images, Prepared, Selection
 from recovar.compute.executors import Checkpoint, LocalExecutor
@@ -26,7 +26,15 @@ from recovar.expectation import (
     moments_statistic,
     random_inference,
 )
-from recovar.maximization import Collect, Maximizer, Update, bytes_of_sums, orthogonalize
+from recovar.maximization import (
+    Collect,
+    Maximizer,
+    Regions,
+    Update,
+    blocks_of,
+    bytes_of_sums,
+    orthogonalize,
+)
 from recovar.pca import PrincipalComponents
 
 logger = logging.getLogger(__name__)
@@ -72,21 +80,33 @@ class SubspaceOptions:
 
 
 @dataclass(frozen=True)
+class Region:
+    """A part of the molecule with components of its own."""
+
+    part: Float[np.ndarray, "z y x"]
+    """Share of each voxel that they may change, 0 to 1."""
+    components: int
+    """How many are fitted."""
+
+
+@dataclass(frozen=True)
 class Subspace:
     """The fitted model of all images."""
 
     mean: Float[np.ndarray, "z y x"]
     """Mean map at mean contrast, on the images' grid, up to `radius`."""
     components: PrincipalComponents
-    """Principal components and the variances along them."""
+    """Principal components and the variances along them, of the first region."""
     contrast_sd: float
     """Spread of the contrasts about 1; 0 where contrast is not fitted."""
     reliability: Float[np.ndarray, " pcs"]
-    """Share of each coordinate's variance that the images determine."""
+    """Share of each coordinate's variance that the images determine, in the first region."""
     heterogeneity: Float[np.ndarray, "z y x"]
     """Where the molecule varies: 1 fully kept, 0 indistinguishable from noise."""
     radius: int
     """Largest frequency used, in Fourier pixels."""
+    beside: tuple[PrincipalComponents, ...] = ()
+    """Components of further regions."""
 
 
 def plan_radii(options: SubspaceOptions, last: int) -> list[int]:
@@ -112,6 +132,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     executor: LocalExecutor,
     *,
     last_radius: int,
+    regions: tuple[Region, ...] = (),
     checkpoint: Checkpoint | None = None,
     memory: int | None = None,
     seed: int = 0,
@@ -127,6 +148,8 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
         executor: Runs the passes over the images.
         last_radius: Largest frequency used, in Fourier pixels; where the mean's half-maps cease to
             agree is a good choice.
+        regions: Parts of the molecule whose coordinates are independent; then their numbers of
+            components stand for that of `options`. All of it is one if none is given.
         checkpoint: Where to save the fit after every iteration; a fit found there is continued.
         memory: Bytes that the sums may take; if they need more, they are made in parts, which
             takes more passes and changes nothing else.
@@ -136,7 +159,9 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     frequency marching, half-set prior and learned real-space prior as in the module's text.
     """
     plan = _plan(options, last_radius)
-    state = _State.load(checkpoint)
+    state = _State.load(
+        checkpoint, tuple(region.components for region in regions) or (options.components,)
+    )
     early = _draw(len(images), options.early_images, seed)
     for number in range(state.iteration, len(plan)):
         step = plan[number]
@@ -150,15 +175,21 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
                 images if step.last else Selection(images, early),
                 lambda batch, ball=ball: batch.at_radius(ball.size, ball.radius).whitened(noise),
             ),
-            random_inference(len(images), options.components, seed)
+            random_inference(len(images), len(state.members), seed)
             if state.model is None
             else infer_from(state.model, ball, executor.operators),
-            state.components(options),
+            len(state.members),
             executor,
             step.title(number, len(plan)),
         )
-        bands = 1 if memory is None else _count_bands(ball, state.components(options), memory)
-        update = Maximizer(ball, _mask_at(mask, size), bands).maximize(
+        bands = 1 if memory is None else _count_bands(ball, len(state.members), memory)
+        parts = [_resample_part(region.part, size) for region in regions]
+        update = Maximizer(
+            ball,
+            _mask_at(mask, size),
+            bands,
+            Regions(np.stack(parts), state.members) if parts else None,
+        ).maximize(
             collect,
             options.shell_prior if number >= _COLD_ITERATIONS else 0.0,
             options.shrinkage_at(number),
@@ -213,14 +244,20 @@ def _draw(count: int, wanted: int, seed: int) -> np.ndarray:
     return np.sort(np.random.default_rng(seed).choice(count, wanted, replace=False))
 
 
+def _resample_part(part: Float[np.ndarray, "z y x"], size: int) -> Float[np.ndarray, "n n n"]:
+    """Change the box of what is between 0 and 1."""
+    scale = (size / part.shape[-1]) ** 3
+    coarse = scale * fourier.to_volume(fourier.crop_spectrum(fourier.to_spectrum(part), size))
+    return np.clip(coarse, 0, 1)
+
+
 def _mask_at(mask: Float[np.ndarray, "z y x"], size: int) -> Float[np.ndarray, "n n n"]:
     """Resample a mask, and end it softly before the walls of the box."""
-    scale = (size / mask.shape[-1]) ** 3
-    coarse = scale * fourier.to_volume(fourier.crop_spectrum(fourier.to_spectrum(mask), size))
+    coarse = _resample_part(mask, size)
     axis = np.arange(size) - size // 2
     radii = np.sqrt(axis[:, None, None] ** 2 + axis[:, None] ** 2 + axis**2)
     window = np.clip((size / 2 - 1 - radii) / 2, 0, 1)
-    return (np.clip(coarse, 0, 1) * window).astype(np.float32)
+    return (coarse * window).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -229,32 +266,39 @@ class _State:
 
     model: Model | None
     """None before the first iteration."""
+    members: Int[np.ndarray, " pcs"]
+    """Region of each component that is fitted, ascending."""
     resting: Float[np.ndarray, "resting n n n"] | None
     """Components that are no longer fitted, in the box they were last fitted in."""
+    resting_members: Int[np.ndarray, " resting"]
+    """Region of each of these."""
     weight: Float[np.ndarray, "z y x"] | None
     """Real-space weight of the last iteration."""
     iteration: int
     """Iterations done."""
 
     @staticmethod
-    def load(checkpoint: Checkpoint | None) -> "_State":
-        """Continue a fit that was saved, or begin cold."""
+    def load(checkpoint: Checkpoint | None, components: tuple[int, ...]) -> "_State":
+        """Continue a fit that was saved, or begin cold with so many components in each region."""
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
-            return _State(None, None, None, 0)
-        model = Model(saved["volumes"], float(saved["contrast_sd"]), saved["reliability"])
-        return _State(model, saved.get("resting"), saved["weight"], int(saved["iteration"]))
-
-    def components(self, options: SubspaceOptions) -> int:
-        """Count the components that are fitted."""
-        return options.components if self.model is None else self.model.components
+            members = np.repeat(np.arange(len(components)), components)
+            return _State(None, members, None, members[:0], None, 0)
+        return _State(
+            Model(saved["volumes"], float(saved["contrast_sd"]), saved["reliability"]),
+            saved["members"],
+            saved.get("resting"),
+            saved["resting_members"],
+            saved["weight"],
+            int(saved["iteration"]),
+        )
 
     def updated(self, update: Update, correct_contrast: bool) -> "_State":
         """Go on with new volumes."""
         model = orthogonalize(update)
         spread = max(model.contrast_sd, _LEAST_SPREAD) if correct_contrast else 0.0
         model = Model(model.volumes, spread, model.reliability)
-        return _State(model, self.resting, update.weight, self.iteration + 1)
+        return replace(self, model=model, weight=update.weight, iteration=self.iteration + 1)
 
     def report(self, radius: int) -> None:
         """Log how strong the components are."""
@@ -278,17 +322,19 @@ class _State:
             volumes=self.model.volumes,
             contrast_sd=self.model.contrast_sd,
             reliability=self.model.reliability,
+            members=self.members,
+            resting_members=self.resting_members,
             weight=self.weight,
             iteration=self.iteration,
             **resting,
         )
 
     def narrowed(self, least: float) -> "_State":
-        """Let components rest that the images say nothing about; the first is always kept."""
+        """Let components rest that the images say nothing about; the first of a region is kept."""
         if self.model is None:
             return self
         keep = self.model.reliability > least
-        keep[0] = True
+        keep[[block.start for block in blocks_of(self.members)]] = True
         if keep.all():
             return self
         tired = self.model.volumes[1:][~keep]
@@ -298,8 +344,13 @@ class _State:
             else np.concatenate([_resample(self.resting, tired.shape[-1]), tired])
         )
         volumes = self.model.volumes[np.concatenate([[True], keep])]
-        model = Model(volumes, self.model.contrast_sd, self.model.reliability[keep])
-        return _State(model, resting, self.weight, self.iteration)
+        return replace(
+            self,
+            model=Model(volumes, self.model.contrast_sd, self.model.reliability[keep]),
+            members=self.members[keep],
+            resting=resting,
+            resting_members=np.concatenate([self.resting_members, self.members[~keep]]),
+        )
 
     def resampled(self, size: int) -> "_State":
         """Move the model to another box."""
@@ -307,26 +358,31 @@ class _State:
             return self
         volumes = _resample(self.model.volumes, size)
         model = Model(volumes, self.model.contrast_sd, self.model.reliability)
-        return _State(model, self.resting, self.weight, self.iteration)
+        return replace(self, model=model)
 
     def finish(self, grid: Grid, radius: int) -> Subspace:
         """Put everything on the images' grid and order all components by variance."""
         if self.model is None or self.weight is None:
             raise RuntimeError("the fit has no iterations")
         volumes = _resample(self.model.volumes, grid.size)
-        components = volumes[1:]
+        components, members = volumes[1:], self.members
         reliability = self.model.reliability
         if self.resting is not None:
             components = np.concatenate([components, _resample(self.resting, grid.size)])
+            members = np.concatenate([members, self.resting_members])
             reliability = np.concatenate([reliability, np.zeros(len(self.resting))])
+        first, *beside = [
+            principal_axes(components[members == region]) for region in np.unique(members)
+        ]
         weight = self.weight * (self.weight.shape[-1] / grid.size) ** -3
         return Subspace(
             volumes[0],
-            principal_axes(components),
+            first,
             self.model.contrast_sd,
-            reliability,
+            reliability[members == 0],
             np.clip(_resample(weight[None], grid.size)[0], 0, 1),
             radius,
+            tuple(beside),
         )
 
 
