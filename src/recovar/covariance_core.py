@@ -17,6 +17,7 @@ from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball, Disc
 from recovar.core.grid import Grid
 from recovar.core.masks import MaskProjector, project_mask
+from recovar.core.noise_spectra import ImageNoise
 from recovar.core.slicing import Operators
 from recovar.core.volumes import to_ball
 
@@ -28,8 +29,8 @@ NOISE_WINDOW = 10
 class Centring:
     """What is taken away from images before their covariance is estimated."""
 
-    noise: Float[np.ndarray, " shells"]
-    """Noise variance per shell of the unnormalized transform; one value means white noise."""
+    noise: ImageNoise
+    """Of every image; one value means white noise."""
     contrast: Float[np.ndarray, " images"] | None
     """Factor on every image's signal, by row; None means 1."""
     mean: Complex[np.ndarray, "voxels 1"]
@@ -42,7 +43,7 @@ class Centring:
 
 def centre_on(
     mean: Float[np.ndarray, "z y x"],
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     radius: int,
     contrast: Float[np.ndarray, " images"] | None = None,
     mask: Float[np.ndarray, "z y x"] | None = None,
@@ -51,7 +52,7 @@ def centre_on(
 
     Args:
         mean: Mean volume; the regularized one is the better guess.
-        noise: Noise variance per shell of the unnormalized transform.
+        noise: Of every image.
         radius: Largest |k| that will be asked for.
         contrast: Factor on every image's signal, by row. None means 1.
         mask: Soft volume mask, wide enough to hold the molecule in every conformation; its

@@ -16,6 +16,7 @@ from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid
 from recovar.core.halves import Halves
 from recovar.core.masks import window_volume
+from recovar.core.noise_spectra import ImageNoise
 from recovar.core.slicing import Operators
 from recovar.core.volumes import from_ball
 from recovar.errors import InputError
@@ -52,7 +53,7 @@ class Mean:
 
 
 def mean_statistic(
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     ball: Ball,
     operators: Operators,
     contrast: Float[np.ndarray, " images"] | None = None,
@@ -61,7 +62,7 @@ def mean_statistic(
     """Sum what images say about one or several weighted means.
 
     Args:
-        noise: Noise variance per shell; one value means white noise.
+        noise: Of every image; one value means white noise.
         ball: Where the sums lie; sets the frequencies that are used.
         operators: Implementation of the backprojection.
         contrast: Factor on every image's signal, by row. None means 1.
@@ -92,7 +93,7 @@ def mean_statistic(
 def estimate_mean(
     images: Images,
     grid: Grid,
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     executor: LocalExecutor,
     contrast: Float[np.ndarray, " images"] | None = None,
     mask: Float[np.ndarray, "z y x"] | None = None,
@@ -105,7 +106,7 @@ def estimate_mean(
     Args:
         images: All images.
         grid: Grid of the images and of the map.
-        noise: Noise variance per shell of the unnormalized transform; one value means white noise.
+        noise: Of every image; one value means white noise.
             A guess will do: a wrong profile costs the map hardly anything, and scales `weights`
             and `prior` inversely.
         executor: Who runs the pass.
@@ -123,7 +124,7 @@ def get_multiple_conformations(
     images: Images,
     weights: Float[np.ndarray, "images states"],
     grid: Grid,
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     executor: LocalExecutor,
     contrast: Float[np.ndarray, " images"] | None = None,
     mask: Float[np.ndarray, "z y x"] | None = None,
@@ -138,7 +139,7 @@ def get_multiple_conformations(
         images: All images.
         weights: How much every image, by row, counts in every state; at least 0.
         grid: Grid of the images and of the maps.
-        noise: Noise variance per shell of the unnormalized transform; one value means white noise.
+        noise: Of every image; one value means white noise.
         executor: Who runs the pass.
         contrast: Factor on every image's signal, by row. None means 1.
         mask: Multiplies all maps, before they are correlated. The prior then knows that the signal

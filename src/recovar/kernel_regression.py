@@ -18,6 +18,7 @@ from recovar.compute.executors import Checkpoint, LocalExecutor
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.halves import Halves
+from recovar.core.noise_spectra import ImageNoise
 from recovar.core.slicing import Operators
 from recovar.core.volumes import to_ball
 from recovar.homogeneous import FoldedSums, correlate
@@ -70,8 +71,8 @@ class Regression:
 
     ball: Ball
     """Where sums lie; sets the frequencies that are used."""
-    noise: Float[np.ndarray, " shells"]
-    """Noise variance per shell; one value means white noise."""
+    noise: ImageNoise
+    """Of every image."""
     contrast: Float[np.ndarray, " images"]
     """Factor on every image's signal, by row."""
     coordinates: Float[np.ndarray, "images zdim"]

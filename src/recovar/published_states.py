@@ -16,6 +16,7 @@ from recovar.compute.executors import Checkpoint, LocalExecutor
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.halves import Halves
+from recovar.core.noise_spectra import ImageNoise
 from recovar.core.slicing import Operators
 from recovar.homogeneous import FoldedSums, MeanSums, mean_statistic, weights_on_grid
 from recovar.latent_weights import LatentPosterior
@@ -125,8 +126,8 @@ class Binned:
 
     ball: Ball
     """Where sums lie; sets the frequencies that are used."""
-    noise: Float[np.ndarray, " shells"]
-    """Noise variance per shell; one value means white noise."""
+    noise: ImageNoise
+    """Of every image."""
     contrast: Float[np.ndarray, " images"]
     """Factor on every image's signal, by row."""
     bins: Bins

@@ -20,6 +20,7 @@ from recovar.core import fourier
 from recovar.core.batch import ImageBatch
 from recovar.core.grid import Grid, expand_shells, shell_average, volume_radii
 from recovar.core.halves import Halves
+from recovar.core.noise_spectra import ImageNoise
 from recovar.subspace import Subspace, SubspaceOptions, estimate_subspace, plan_radii
 
 LEAST_SHARED = 0.25
@@ -65,7 +66,7 @@ class Reproducibility:
 def fit_halves(
     images: Images,
     grid: Grid,
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     mask: Float[np.ndarray, "z y x"],
     options: "HalfFit",
     executor: LocalExecutor,
@@ -78,7 +79,7 @@ def fit_halves(
     Args:
         images: The images, with their half sets.
         grid: Their grid.
-        noise: Variance per shell of the unnormalized transform.
+        noise: Of every image.
         mask: Where density may be, between 0 and 1.
         options: What is fitted, and to which images.
         executor: Runs the passes over the images.

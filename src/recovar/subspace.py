@@ -18,6 +18,7 @@ from recovar.compute.executors import Checkpoint, LocalExecutor
 from recovar.core import fourier
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid
+from recovar.core.noise_spectra import ImageNoise
 from recovar.expectation import (
     Inference,
     Model,
@@ -126,7 +127,7 @@ def plan_radii(options: SubspaceOptions, last: int) -> list[int]:
 def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     images: Images,
     grid: Grid,
-    noise: Float[np.ndarray, " shells"],
+    noise: ImageNoise,
     mask: Float[np.ndarray, "z y x"],
     options: SubspaceOptions,
     executor: LocalExecutor,
@@ -142,7 +143,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     Args:
         images: The images.
         grid: Their grid.
-        noise: Variance per shell of the unnormalized transform.
+        noise: Of every image.
         mask: Where density may be, between 0 and 1; a plain ball is enough.
         options: How to fit.
         executor: Runs the passes over the images.

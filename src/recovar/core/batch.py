@@ -5,6 +5,7 @@ import numpy as np
 from jaxtyping import Complex, Float, Int
 
 from recovar.core.frequencies import Disc
+from recovar.core.noise_spectra import ImageNoise, NoiseSpectra, inverse_deviation
 
 
 class ImageBatch(eqx.Module):
@@ -45,14 +46,18 @@ class ImageBatch(eqx.Module):
             self.halves,
         )
 
-    def whitened(self, noise: Float[np.ndarray, " shells"]) -> "ImageBatch":
+    def whitened(self, noise: ImageNoise) -> "ImageBatch":
         """Divide images and transfer functions by the noise's standard deviation.
 
         Args:
-            noise: Variance per shell of the unnormalized transform; the last value continues.
+            noise: Spectra by row, or one variance per shell of the unnormalized transform. Shells
+                of infinite variance become 0.
         """
-        inverse = 1 / np.sqrt(noise[np.minimum(self.disc.shells, len(noise) - 1)])
-        inverse = inverse.astype(np.float32)
+        shells = self.disc.shells
+        if isinstance(noise, NoiseSpectra):
+            inverse = noise.inverse_deviations(self.rows, shells)
+        else:
+            inverse = inverse_deviation(noise, shells)
         return ImageBatch(
             self.disc,
             self.values * inverse,

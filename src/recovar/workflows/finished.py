@@ -9,10 +9,10 @@ import msgspec
 
 from recovar.core.grid import Grid
 from recovar.core.masks import SolventMask
+from recovar.core.noise_spectra import NoiseSpectra
 from recovar.data.bank import BLOCK_BYTES, ImageBank
 from recovar.errors import InputError
 from recovar.manifest import Manifest, read_manifest
-from recovar.noise import Noise
 from recovar.run import read_result
 from recovar.workflows.configs import MASK_KEYWORDS, PipelineConfig
 from recovar.workflows.heterogeneity import Components
@@ -50,9 +50,9 @@ class FinishedRun:
         """Read the final mean with and without its mask."""
         return read_result(self.path, "volumes", Means)
 
-    def noise(self) -> Noise:
-        """Read the noise of the images."""
-        return read_result(self.path, "noise", Noise)
+    def noise(self) -> NoiseSpectra:
+        """Read the noise of every image."""
+        return read_result(self.path, "noise_spectra", NoiseSpectra)
 
     def mask(self) -> SolventMask:
         """Read the solvent mask."""

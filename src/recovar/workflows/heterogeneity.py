@@ -95,13 +95,13 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
             "correct_contrast": config.correct_contrast,
             "seed": config.seed,
         },
-        depends=["mean", "noise", "mask"],
+        depends=["mean", "noise_spectra", "mask"],
     )
     statistics = work.run.stage(
         "statistics",
         ImageStatistics,
         lambda _: compare_images(work, whole, components),
-        depends=["subspace", "noise"],
+        depends=["subspace", "noise_spectra"],
     )
     embeddings = work.run.stage(
         "embedding",
@@ -141,7 +141,7 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
     found = estimate_subspace(
         subject.images,
         grid,
-        whole.noise.variance,
+        whole.spectra,
         subject.region,
         SubspaceOptions(
             components=config.fitted_components,
@@ -169,7 +169,7 @@ def _subtract(work: Work, whole: Homogeneous, volume: Float[np.ndarray, "z y x"]
     values = to_ball(volume, ball)[:, None]
     contrast = np.ones(len(whole.images))
     if work.config.correct_contrast:
-        centring = centre_on(whole.means.masked.regularized, whole.noise.variance, radius)
+        centring = centre_on(whole.means.masked.regularized, whole.spectra, radius)
         contrast = estimate_contrast(whole.images, centring, work.executor)
 
     def subtract(batch: ImageBatch) -> ImageBatch:
@@ -183,7 +183,7 @@ def _subtract(work: Work, whole: Homogeneous, volume: Float[np.ndarray, "z y x"]
 
 def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
     config, radius = work.config, whole.means.radius
-    mean, noise, mask = whole.means.masked.regularized, whole.noise.variance, whole.mask
+    mean, noise, mask = whole.means.masked.regularized, whole.spectra, whole.mask
     contrast = None
     if config.correct_contrast:
         contrast = estimate_contrast(whole.images, centre_on(mean, noise, radius), work.executor)
@@ -257,7 +257,7 @@ def compare_images(work: Work, whole: Homogeneous, components: Components) -> Im
 def _compare(
     work: Work, whole: Homogeneous, volumes: Float[np.ndarray, "volumes z y x"], radius: int
 ) -> ImageStatistics:
-    noise, operators = whole.noise.variance, work.executor.operators
+    noise, operators = whole.spectra, work.executor.operators
     ball = Ball(work.inputs.grid.size, radius)
     spectra = np.stack([to_ball(volume, ball) for volume in volumes], axis=1)
 
@@ -313,7 +313,7 @@ def make_final_means(stage: Stage, work: Work, whole: Homogeneous, found: Hetero
     contrast = found.embeddings.largest.contrast.astype(np.float64)
     contrast /= contrast.mean()
     return make_means(
-        work, whole.images, whole.noise, whole.mask, contrast, stage.checkpoint("sums")
+        work, whole.images, whole.spectra, whole.mask, contrast, stage.checkpoint("sums")
     )
 
 

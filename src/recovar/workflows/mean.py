@@ -19,6 +19,7 @@ from recovar.core.masks import (
     no_mask,
     spherical_mask,
 )
+from recovar.core.noise_spectra import NoiseSpectra
 from recovar.data.bank import ImageBank
 from recovar.data.legacy import write_pickle
 from recovar.data.mrc import write_volume
@@ -95,6 +96,9 @@ class Homogeneous:
     power: Float[np.ndarray, " shells"]
     mask: SolventMask
     noise: Noise
+    """Of all images together."""
+    spectra: NoiseSpectra
+    """Of every image."""
     means: Means
 
 
@@ -136,13 +140,19 @@ def analyse_mean(work: Work) -> Homogeneous:
         options={"model": config.noise_model, "seed": config.seed},
         depends=["first_mean", "mask"],
     )
+    spectra = work.run.stage(
+        "noise_spectra",
+        NoiseSpectra,
+        lambda _: NoiseSpectra.of_all(noise.variance, len(images)),
+        depends=["noise"],
+    )
     means = work.run.stage(
         "mean",
         Means,
-        lambda stage: _mean(stage, work, images, noise, mask),
-        depends=["noise", "mask"],
+        lambda stage: _mean(stage, work, images, spectra, mask),
+        depends=["noise_spectra", "mask"],
     )
-    return Homogeneous(images, power, mask, noise, means)
+    return Homogeneous(images, power, mask, noise, spectra, means)
 
 
 def _start(stage: Stage, work: Work, images: ImageBank) -> Start:
@@ -240,7 +250,9 @@ def _noise(
     return noise
 
 
-def _mean(stage: Stage, work: Work, images: Images, noise: Noise, mask: SolventMask) -> Means:
+def _mean(
+    stage: Stage, work: Work, images: Images, noise: NoiseSpectra, mask: SolventMask
+) -> Means:
     means = make_means(work, images, noise, mask, None, stage.checkpoint("sums"))
     grid = work.inputs.grid
     stage.decide(
@@ -256,7 +268,7 @@ def _mean(stage: Stage, work: Work, images: Images, noise: Noise, mask: SolventM
 def make_means(
     work: Work,
     images: Images,
-    noise: Noise,
+    noise: NoiseSpectra,
     mask: SolventMask,
     contrast: Float[np.ndarray, " images"] | None,
     checkpoint: Checkpoint,
@@ -264,7 +276,7 @@ def make_means(
     """Reconstruct the mean with and without the mask, in one pass."""
     grid = work.inputs.grid
     ball = Ball(grid.size, grid.largest_radius)
-    statistic = mean_statistic(noise.variance, ball, work.executor.operators, contrast)
+    statistic = mean_statistic(noise, ball, work.executor.operators, contrast)
     sums = work.executor.accumulate("Mean", statistic, images, checkpoint)
     whole = next(fold_means(sums, ball))
     halves = whole.halves()

@@ -46,7 +46,7 @@ def reproduce_components(
             "correct_contrast": work.config.correct_contrast,
             "seed": work.config.seed,
         },
-        depends=["mean", "noise", "mask", "subspace"],
+        depends=["mean", "noise_spectra", "mask", "subspace"],
     )
 
 
@@ -75,7 +75,7 @@ def _reproduce(
     halves = fit_halves(
         subject.images,
         grid,
-        whole.noise.variance,
+        whole.spectra,
         subject.region,
         fit,
         work.executor,

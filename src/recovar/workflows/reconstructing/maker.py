@@ -14,6 +14,7 @@ from recovar.compute.memory import default_budget, format_bytes, parse_bytes, pe
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.halves import Halves
+from recovar.core.noise_spectra import ImageNoise
 from recovar.data.bank import BLOCK_BYTES, ImageBank
 from recovar.embedding import LEAST_RELIABILITY
 from recovar.errors import InputError
@@ -145,7 +146,7 @@ class StateMaker:
             del sums, mixtures  # before there are those of the next group
 
     def _fit_components(
-        self, pcs: int, images: ImageBank, noise: Float[np.ndarray, " shells"], room: int
+        self, pcs: int, images: ImageBank, noise: ImageNoise, room: int
     ) -> LinearModel:
         """Fit the components of each half set by itself, so that half-maps stay independent."""
         source = self.source

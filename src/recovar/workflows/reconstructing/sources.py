@@ -12,6 +12,7 @@ from recovar.compute.accumulate import Selection
 from recovar.compute.executors import LocalExecutor
 from recovar.core import fourier
 from recovar.core.grid import Grid
+from recovar.core.noise_spectra import NoiseSpectra
 from recovar.core.resampling import resample
 from recovar.data.bank import ImageBank
 from recovar.data.particles import Particles, read_particles
@@ -61,19 +62,19 @@ class Source:
             box=self.grid.size,
         )
 
-    def noise(self, executor: LocalExecutor) -> Float[np.ndarray, " shells"]:
-        """Give the variance of the noise per shell, or the power of images of another size.
+    def noise(self, executor: LocalExecutor) -> NoiseSpectra:
+        """Give the noise of every image, with the power of images for that of another size.
 
-        The noise only weighs shells against each other where images are averaged, so a profile
-        that holds the signal as well costs hardly anything.
+        The noise only weighs shells and images against each other where images are averaged, so a
+        profile that holds the signal as well costs hardly anything.
         """
+        known = self.finished.noise()
         if not self.is_resized:
-            return self.finished.noise().variance
+            return known
         images = self.images(0, 16 << 20)
-        if len(images) > _NOISE_IMAGES:
-            chosen = np.random.default_rng(0).permutation(len(images))[:_NOISE_IMAGES]
-            return estimate_power(Selection(images, np.sort(chosen)), self.grid.size, executor)
-        return estimate_power(images, self.grid.size, executor)
+        chosen = np.random.default_rng(0).permutation(len(images))[:_NOISE_IMAGES]
+        some = Selection(images, np.sort(chosen))
+        return known.with_shape(estimate_power(some, self.grid.size, executor))
 
     @cached_property
     def mask(self) -> Float[np.ndarray, "z y x"]:
