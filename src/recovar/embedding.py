@@ -74,7 +74,7 @@ def embed(
     scale = np.sqrt(variances)
     parts: list[list[np.ndarray]] = []
     for start in range(0, len(statistics.gram), _BLOCK):
-        block = _rows(statistics, slice(start, start + _BLOCK)).leading(zdim)
+        block = statistics.rows(slice(start, start + _BLOCK)).leading(zdim)
         found = infer(block.scaled(scale), contrast_sd)
         plain = least_squares(block, found.contrast)
         parts.append(
@@ -106,16 +106,12 @@ def estimate_contrast_sd(
     """
     count = len(statistics.gram)
     chosen = np.unique(np.linspace(0, count - 1, min(count, _SUBSET)).astype(np.int64))
-    scaled = _rows(statistics, chosen).scaled(np.sqrt(eigenvalues))
+    scaled = statistics.rows(chosen).scaled(np.sqrt(eigenvalues))
     spread = start
     for _ in range(iterations):
         squares = 0.0
         for first in range(0, len(chosen), _BLOCK):
-            found = infer(_rows(scaled, slice(first, first + _BLOCK)), spread)
+            found = infer(scaled.rows(slice(first, first + _BLOCK)), spread)
             squares += float(np.sum((found.contrast - 1) ** 2 + found.contrast_variance))
         spread = float(np.clip(np.sqrt(squares / len(chosen)), _LEAST_SD, _MOST_SD))
     return spread
-
-
-def _rows(statistics: ImageStatistics, rows: slice | np.ndarray) -> ImageStatistics:
-    return ImageStatistics(statistics.gram[rows], statistics.response[rows])

@@ -6,7 +6,7 @@ is slicing times transfer function over noise. Only AᵀA and Aᵀy of [μ, U] a
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
@@ -30,6 +30,17 @@ class ImageStatistics(eqx.Module):
     def leading(self, pcs: int) -> "ImageStatistics":
         """Keep the first components."""
         return ImageStatistics(self.gram[:, : pcs + 1, : pcs + 1], self.response[:, : pcs + 1])
+
+    def rows(self, rows: slice | Int[np.ndarray, " kept"]) -> "ImageStatistics":
+        """Keep some of the images."""
+        return ImageStatistics(self.gram[rows], self.response[rows])
+
+    def turned(self, axes: Float[np.ndarray, "pcs kept"]) -> "ImageStatistics":
+        """Give the statistics of the combinations U·axes of the components U."""
+        joined = np.zeros((len(axes) + 1, axes.shape[1] + 1))
+        joined[0, 0] = 1
+        joined[1:, 1:] = axes
+        return ImageStatistics(joined.T @ self.gram @ joined, self.response @ joined)
 
     def scaled(self, factors: Float[np.ndarray, " pcs"]) -> "ImageStatistics":
         """Give the statistics of components that are `factors` times as large."""
@@ -99,6 +110,33 @@ def infer(statistics: ImageStatistics, contrast_sd: float | None) -> Latents:
         BLOCK,
     )
     return latents
+
+
+def log_likelihood(
+    statistics: ImageStatistics, latents: Latents, contrast_sd: float | None
+) -> Float[np.ndarray, " images"]:
+    """Compute the logarithm of the likelihood of every image, coordinates and contrast left open.
+
+    It counts from the likelihood of noise alone, which no component changes.
+
+    Args:
+        statistics: Of components scaled so that z has unit prior variance.
+        latents: What `infer` made of them.
+        contrast_sd: Prior standard deviation of the contrast about 1; None where it is 1.
+
+    Source: log det of the posterior covariance of z by Gaussian integration; the contrast by
+    Laplace's method about the most likely one.
+    """
+    a = latents.contrast
+    gram, response = statistics.gram.astype(np.float64), statistics.response.astype(np.float64)
+    pull = a[:, None] * (response[:, 1:] - a[:, None] * gram[:, 1:, 0])
+    value = a * (response[:, 0] - 0.5 * a * gram[:, 0, 0])
+    value += 0.5 * np.einsum("nk,nk->n", pull, latents.means)
+    value += 0.5 * np.linalg.slogdet(latents.covariances).logabsdet
+    if contrast_sd is None:
+        return value
+    width = np.log(latents.contrast_variance / contrast_sd**2)
+    return value + 0.5 * (width - ((a - 1) / contrast_sd) ** 2)
 
 
 def least_squares(
