@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import observe, random_molecule
+from scipy import special, stats
 
 from recovar.core.frequencies import Ball
 from recovar.core.grid import Grid
@@ -12,7 +13,13 @@ from recovar.core.latents_numba import BLOCK
 from recovar.core.slicing import REFERENCE
 from recovar.core.slicing_numba import NUMBA
 from recovar.core.volumes import to_ball
-from recovar.posterior import ImageStatistics, image_statistics, infer, least_squares
+from recovar.posterior import (
+    ImageStatistics,
+    image_statistics,
+    infer,
+    least_squares,
+    log_likelihood,
+)
 
 seeds = st.integers(0, 2**16)
 component_counts = st.sampled_from([1, 2, 3, 5, 18])
@@ -128,3 +135,29 @@ def test_an_image_of_the_mean_responds_like_the_mean(operators):
     statistics = image_statistics(batch, spectra, ball, operators)
     ratio = statistics.response[:, 0] / statistics.gram[:, 0, 0]
     np.testing.assert_allclose(ratio, 1, atol=0.02)  # interpolation
+
+
+@settings(max_examples=10)
+@given(seed=seeds, pcs=component_counts)
+def test_the_likelihood_is_that_of_a_normal_distribution_of_pixels(seed, pcs):
+    """y ~ N(Aμ, I + AU(AU)ᵀ), against noise alone."""
+    generator = np.random.default_rng(seed)
+    columns, seen = generator.normal(size=(3, PIXELS, pcs + 1)), generator.normal(size=(3, PIXELS))
+    statistics = ImageStatistics(
+        np.einsum("npi,npj->nij", columns, columns), np.einsum("npi,np->ni", columns, seen)
+    )
+    found = log_likelihood(statistics, infer(statistics, None), None)
+    for image, each, value in zip(seen, columns, found, strict=True):
+        covariance = np.eye(PIXELS) + each[:, 1:] @ each[:, 1:].T
+        expected = stats.multivariate_normal.logpdf(image, each[:, 0], covariance)
+        noise = stats.norm.logpdf(image).sum()
+        assert value == pytest.approx(expected - noise, abs=1e-6)
+
+
+def test_the_likelihood_integrates_over_the_contrast():
+    statistics = random_statistics(4, 50, 3)[0]
+    grid = np.linspace(0.01, 2.5, 500)
+    scores = np.array([dense_posterior(statistics, np.full(50, a))[2] for a in grid])
+    total = special.logsumexp(scores, axis=0) + np.log(grid[1] - grid[0])
+    found = log_likelihood(statistics, infer(statistics, SPREAD), SPREAD)
+    np.testing.assert_allclose(found, total - np.log(np.sqrt(2 * np.pi) * SPREAD), atol=0.02)

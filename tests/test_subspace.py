@@ -1,5 +1,7 @@
 """The fit finds mean, subspace, variances and contrasts of molecules that are known."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from recovar.core.grid import Grid
 from recovar.core.masks import spherical_mask
 from recovar.core.slicing import REFERENCE
 from recovar.core.slicing_numba import NUMBA
-from recovar.expectation import moments_statistic
+from recovar.expectation import Model, moments_statistic
 from recovar.maximization import bytes_of_sums
 from recovar.posterior import Latents
 from recovar.subspace import (
@@ -115,6 +117,18 @@ def test_the_moving_part_is_where_the_heterogeneity_is(problem, fitted):
 def test_another_start_finds_the_same_component(problem, fitted):
     again = fit(problem[0], seed=7)
     assert cosine(again.components.volumes[0], fitted.components.volumes[0]) > 0.98
+
+
+def test_a_fit_goes_on_from_a_given_start(problem, fitted):
+    """A few iterations of another fit's mean and components leave them what they are."""
+    known = fitted.components
+    factors = known.volumes * np.sqrt(known.eigenvalues)[:, None, None, None]
+    components = np.zeros((QUICK.components, *fitted.mean.shape), np.float32)
+    components[: len(factors)] = factors
+    volumes = np.concatenate([fitted.mean[None], components])
+    start = Model(volumes, fitted.contrast_sd, np.ones(len(components)))
+    again = fit(problem[0], replace(QUICK, iterations=(1, 2), shrinkage_start=0), start=start)
+    assert cosine(again.components.volumes[0], known.volumes[0]) > 0.97
 
 
 def test_batches_do_not_change_the_fit(problem, fitted):

@@ -134,6 +134,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     *,
     last_radius: int,
     regions: tuple[Region, ...] = (),
+    start: Model | None = None,
     checkpoint: Checkpoint | None = None,
     memory: int | None = None,
     seed: int = 0,
@@ -151,6 +152,8 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
             agree is a good choice.
         regions: Parts of the molecule whose coordinates are independent; then their numbers of
             components stand for that of `options`. All of it is one if none is given.
+        start: Volumes to begin with, on the images' grid: as many components as are fitted, those
+            of a region together. Random coordinates if not given.
         checkpoint: Where to save the fit after every iteration; a fit found there is continued.
         memory: Bytes that the sums may take; if they need more, they are made in parts, which
             takes more passes and changes nothing else.
@@ -161,7 +164,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
     """
     plan = _plan(options, last_radius)
     state = _State.load(
-        checkpoint, tuple(region.components for region in regions) or (options.components,)
+        checkpoint, tuple(region.components for region in regions) or (options.components,), start
     )
     early = _draw(len(images), options.early_images, seed)
     for number in range(state.iteration, len(plan)):
@@ -279,12 +282,14 @@ class _State:
     """Iterations done."""
 
     @staticmethod
-    def load(checkpoint: Checkpoint | None, components: tuple[int, ...]) -> "_State":
-        """Continue a fit that was saved, or begin cold with so many components in each region."""
+    def load(
+        checkpoint: Checkpoint | None, components: tuple[int, ...], start: Model | None
+    ) -> "_State":
+        """Continue a fit that was saved, or begin with so many components in each region."""
         saved = None if checkpoint is None else checkpoint.load()
         if saved is None:
             members = np.repeat(np.arange(len(components)), components)
-            return _State(None, members, None, members[:0], None, 0)
+            return _State(start, members, None, members[:0], None, 0)
         return _State(
             Model(saved["volumes"], float(saved["contrast_sd"]), saved["reliability"]),
             saved["members"],
