@@ -233,6 +233,15 @@ def test_a_real_table_of_cryosparc_reimports_identically(shared, tmp_path):
     assert again.tobytes() == rows[run.z[:, 0] > 0].tobytes()
 
 
+def test_images_that_are_probably_junk_can_be_left_out(made, tmp_path):
+    junk = np.where(np.arange(30) % 4, 0.01, 0.99)
+    assert made.export("all.txt", "--where", "junk < 0.5") == 2
+    save_arrays(made.path / "output" / "outliers.npz", log_odds=0 * junk, probability=junk)
+    assert made.export("good.txt", "--where", "junk < 0.5") == 0
+    rows = np.loadtxt(tmp_path / "good.txt", dtype=int)
+    np.testing.assert_array_equal(rows, np.sort(made.row[junk < 0.5]))
+
+
 def test_latent_columns_and_classes_are_added_and_old_ones_taken_away(made, tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(30) % 3)
     options = ("--labels", tmp_path / "labels.npy", "--cluster", "0,2", "--class-number")

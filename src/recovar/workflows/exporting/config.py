@@ -67,8 +67,8 @@ class ExportConfig:
     """What the indices count: rows of the particles file, or images of the run."""
     where: str | None = field(default=None, metadata=_OTHER)
     """Comparisons joined by and, or, not, as in "contrast > 0.7 and latent1 < 0": of latent1 …,
-    sd1 …, contrast, half, label, and numbers in the particles file, such as rlnDefocusU or
-    ctf/df1_A."""
+    sd1 …, contrast, half, label, junk (the probability that an image does not show the molecule),
+    and numbers in the particles file, such as rlnDefocusU or ctf/df1_A."""
     min_contrast: float | None = field(default=None, metadata=_OTHER)
     """Smallest contrast."""
     max_contrast: float | None = field(default=None, metadata=_OTHER)

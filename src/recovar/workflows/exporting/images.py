@@ -50,7 +50,7 @@ class Original:
         if values is None:
             raise InputError(
                 f"{self.path} has nothing that is called {name}. Known are latent1 …, sd1 …, "
-                f"contrast, half, label, and of this file: {', '.join(known)}."
+                f"contrast, half, label, junk, and of this file: {', '.join(known)}."
             )
         if values.ndim != 1 or values.dtype.kind not in "biuf":
             raise InputError(f"{self.path}: expected one number per image in {name}.")

@@ -17,6 +17,7 @@ from recovar.errors import InputError
 from recovar.workflows.exporting.config import TABLE_SUFFIXES, ExportConfig
 from recovar.workflows.exporting.images import RunImages
 from recovar.workflows.exporting.query import evaluate_query
+from recovar.workflows.run_outliers import read_outliers
 
 _VALUE = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _BOUNDS = re.compile(rf"\s*(\d+)\s*:\s*({_VALUE})?\s*\.\.\s*({_VALUE})?\s*")
@@ -266,6 +267,9 @@ def _columns_of(
     known = {"contrast": embedding.contrast, "half": images.half + 1.0}
     for name, values in (("latent", embedding.coordinates), ("sd", images.spreads)):
         known |= {f"{name}{k}": column for k, column in enumerate(values.T, 1)}
+    outliers = read_outliers(images.run)
+    if outliers is not None:
+        known["junk"] = outliers.probability
     if labels is not None:
         known["label"] = labels.values.astype(np.float64)
 

@@ -17,6 +17,7 @@ from recovar.workflows.reporting.contents import Contents
 from recovar.workflows.reporting.markup import Markup, element, embed_json, figure
 from recovar.workflows.reporting.onward import command_line
 from recovar.workflows.reporting.page import Section
+from recovar.workflows.run_outliers import read_outliers
 
 MOST_POINTS = 50_000
 """Points on a page; of more images so many are drawn by chance."""
@@ -24,6 +25,8 @@ _MOST_COORDINATES = 20
 _LEVELS = 65_534
 """Steps that numbers are rounded to; one more stands for what is not known."""
 _ANGSTROM_PER_MICRON = 1e4
+_MOST_ODDS = 20.0
+"""Powers of ten; beyond them odds look alike."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,10 @@ def _columns_of_images(contents: Contents) -> Iterator[Column]:
     embedding = list(contents.embeddings.values())[-1]
     if contents.manifest.config.get("correct_contrast"):
         yield Column("contrast", group, embedding.contrast)
+    outliers = read_outliers(contents.path)
+    if outliers is not None:
+        odds = outliers.log_odds / np.log(10)
+        yield Column("log₁₀ odds of junk", group, np.clip(odds, -_MOST_ODDS, _MOST_ODDS))
     halves = contents.path / "model" / "halfsets.pkl"
     if halves.exists():
         _, second = read_halfsets(halves)

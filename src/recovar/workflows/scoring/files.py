@@ -17,6 +17,7 @@ from recovar.manifest import MANIFEST
 from recovar.noise import Noise
 from recovar.run import read_result
 from recovar.workflows.run_embedding import RunEmbedding, read_run_embedding
+from recovar.workflows.run_outliers import read_outliers
 from recovar.workflows.scoring.truth import Truth
 
 _SAME_SIDE = 0.01
@@ -107,6 +108,7 @@ def _read_run(path: Path, truth: Truth, zdim: int | None) -> Found:
     if embedding is None:
         return found
     contrast, coordinates = embedding.contrast, embedding.coordinates
+    outliers = read_outliers(path)
     model = None
     if found.mean is not None and found.components is not None:
         components = found.components[: coordinates.shape[1]]
@@ -118,6 +120,7 @@ def _read_run(path: Path, truth: Truth, zdim: int | None) -> Found:
         covariance=embedding.covariance,
         contrast=contrast if contrast.std() > 0 else None,
         eigenvalues=embedding.eigenvalues,
+        outlier_scores=None if outliers is None else outliers.log_odds,
         model=model,
     )
 
