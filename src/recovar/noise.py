@@ -12,9 +12,9 @@ from typing import Literal
 import equinox as eqx
 import numpy as np
 import scipy.fft
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
-from recovar.compute.accumulate import Images, Statistic
+from recovar.compute.accumulate import Images, Statistic, apart
 from recovar.compute.executors import Checkpoint, LocalExecutor
 from recovar.core import fourier
 from recovar.core.batch import ImageBatch
@@ -178,6 +178,36 @@ def estimate_noise(
     )
     sums = executor.accumulate("Noise", statistic, images, checkpoint)
     return finish_noise(sums, method, model)
+
+
+def estimate_group_noise(
+    images: Images,
+    group: Int[np.ndarray, " images"],
+    mean: Float[np.ndarray, "z y x"],
+    mask: Float[np.ndarray, "z y x"],
+    executor: LocalExecutor,
+    method: NoiseMethod = "residual",
+    model: NoiseModel = "radial",
+    checkpoint: Checkpoint | None = None,
+) -> list[Noise]:
+    """Measure the noise of several groups of images, in one pass.
+
+    Args:
+        images: All images, or some.
+        group: Group of every image, by row, from 0.
+        mean: As `estimate_noise` takes it, and so are the others.
+        mask: Generous soft mask around the molecule.
+        executor: Who runs the pass.
+        method: Where noise is measured.
+        model: `white` replaces each profile by its median.
+        checkpoint: Where to keep partial sums.
+
+    Returns:
+        The noise of each group that has images here.
+    """
+    each = noise_statistic(mean, mask, executor.operators, bounded=method == "published")
+    sums = executor.accumulate("Noise of groups", apart(each, group), images, checkpoint)
+    return [finish_noise(part, method, model) for part in sums if part.count[0] > 0]
 
 
 def noise_statistic(

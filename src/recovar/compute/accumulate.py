@@ -32,6 +32,27 @@ def together(*statistics: Statistic[Any]) -> Statistic[tuple[Any, ...]]:
     )
 
 
+def apart(
+    statistic: Statistic[Sums], group: Int[np.ndarray, " images"]
+) -> Statistic[tuple[Sums, ...]]:
+    """Sum each group of images by itself, in one pass.
+
+    Args:
+        statistic: What every image adds to the sum of its group.
+        group: Group of every image, by row, from 0.
+    """
+
+    def add(sums: tuple[Sums, ...], batch: ImageBatch) -> tuple[Sums, ...]:
+        added = list(sums)
+        for number in np.unique(group[batch.rows]):
+            members = np.flatnonzero(group[batch.rows] == number)
+            added[number] = statistic.add(added[number], batch.select(members))
+        return tuple(added)
+
+    groups = int(group.max()) + 1
+    return Statistic(lambda: tuple(statistic.zeros() for _ in range(groups)), add)
+
+
 @runtime_checkable
 class Images(Protocol):
     """Anything that gives images block by block, such as `data.bank.ImageBank`."""

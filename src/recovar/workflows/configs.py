@@ -90,6 +90,17 @@ class PipelineConfig:
 
     noise_model: Literal["radial", "white"] = field(default="radial", metadata=_MODEL)
     """How noise varies with frequency."""
+    noise_groups: Literal["automatic", "optics", "all"] | None = field(
+        default=None, metadata=_MODEL
+    )
+    """Which images share a spectrum of the noise: those of an optics group (optics), or all; as
+    optics where groups have 500 images or more (automatic, the default)."""
+    noise_scale: bool | None = field(default=None, metadata=_MODEL)
+    """Estimate how strong the noise of every image is; by default where images differ by more than
+    chance."""
+    ignore_zero_frequency: bool = field(default=False, metadata=_MODEL)
+    """Learn nothing from the mean of an image's pixels, which depends on how its background was
+    subtracted."""
 
     def __post_init__(self) -> None:
         """Refuse what can never work, before anything is read or written."""

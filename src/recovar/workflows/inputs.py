@@ -16,6 +16,7 @@ from recovar.data.stack import read_images
 from recovar.errors import InputError
 from recovar.manifest import fingerprint
 from recovar.workflows.configs import MASK_KEYWORDS, PipelineConfig
+from recovar.workflows.noise_groups import NoiseGroups, choose_noise_groups
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Inputs:
     """Focus mask from a file."""
     why_halves: str
     """Where the half sets come from."""
+    noise_groups: NoiseGroups
+    """Images whose noise has the same spectrum."""
 
 
 def read_inputs(config: PipelineConfig) -> Inputs:
@@ -89,7 +92,8 @@ def read_inputs(config: PipelineConfig) -> Inputs:
     focus = (
         None if config.focus_mask is None else read_mask(config.focus_mask, grid, "--focus-mask")
     )
-    return Inputs(particles, halves, grid, solvent, focus, why)
+    groups = choose_noise_groups(particles, config.noise_groups or "automatic")
+    return Inputs(particles, halves, grid, solvent, focus, why, groups)
 
 
 def _compare_noise(particles: Particles) -> None:
@@ -106,8 +110,9 @@ def _compare_noise(particles: Particles) -> None:
     low, high = int(np.argmin(levels)), int(np.argmax(levels))
     if levels[high] > _LARGEST_RATIO * levels[low]:
         logger.warning(
-            "Images of %s have a standard deviation of %.3g, those of %s of %.3g, and one level of "
-            "noise is assumed for all. Normalize them in the same way.",
+            "Images of %s have a standard deviation of %.3g, those of %s of %.3g. Noise is "
+            "measured for each, but the molecule is taken to be as strong in all. Normalize them "
+            "in the same way.",
             names[high],
             levels[high],
             names[low],

@@ -27,6 +27,7 @@ from recovar.homogeneous import correlate, density_is_inverted, fold_means, mean
 from recovar.noise import Noise, estimate_noise, estimate_power
 from recovar.run import Stage
 from recovar.workflows.inputs import describe_inputs, original_halfsets
+from recovar.workflows.noise_spectra import Molecule, find_spectra, prepare_for_noise
 from recovar.workflows.work import Work
 
 logger = logging.getLogger(__name__)
@@ -116,7 +117,10 @@ def analyse_mean(work: Work) -> Homogeneous:
         "first_mean",
         FirstMean,
         lambda stage: _first_mean(stage, work, images, power),
-        options={"uninvert_data": config.uninvert_data},
+        options={
+            "uninvert_data": config.uninvert_data,
+            "ignore_zero_frequency": config.ignore_zero_frequency,
+        },
         depends=["inputs"],
     )
     if first.sign < 0:
@@ -137,14 +141,25 @@ def analyse_mean(work: Work) -> Homogeneous:
         "noise",
         Noise,
         lambda stage: _noise(stage, work, images, first.volume, mask),
-        options={"model": config.noise_model, "seed": config.seed},
+        options={
+            "model": config.noise_model,
+            "seed": config.seed,
+        },
         depends=["first_mean", "mask"],
     )
     spectra = work.run.stage(
         "noise_spectra",
         NoiseSpectra,
-        lambda _: NoiseSpectra.of_all(noise.variance, len(images)),
-        depends=["noise"],
+        lambda stage: find_spectra(
+            stage, work, images, Molecule(first.volume, mask.dilated), noise
+        ),
+        options={
+            "groups": work.inputs.noise_groups.number,
+            "scale": config.noise_scale,
+            "model": config.noise_model,
+            "seed": config.seed,
+        },
+        depends=["first_mean", "mask", "noise"],
     )
     means = work.run.stage(
         "mean",
@@ -174,7 +189,10 @@ def _first_mean(
 ) -> FirstMean:
     grid = work.inputs.grid
     ball = Ball(grid.size, grid.largest_radius)
-    statistic = mean_statistic(power, ball, work.executor.operators)
+    noise = NoiseSpectra.of_all(power, len(images))
+    if work.config.ignore_zero_frequency:
+        noise = noise.without_shell(0)
+    statistic = mean_statistic(noise, ball, work.executor.operators)
     sums = work.executor.accumulate("First mean", statistic, images, stage.checkpoint("sums"))
     whole = next(fold_means(sums, ball))
     prior = whole.prior(correlate(whole.halves()))
@@ -231,7 +249,7 @@ def _noise(
         generator = np.random.default_rng(work.config.seed)
         images = Selection(images, np.sort(generator.permutation(len(images))[:_NOISE_IMAGES]))
     noise = estimate_noise(
-        images,
+        prepare_for_noise(images, work.config),
         mean,
         mask.dilated,
         work.executor,
@@ -239,7 +257,7 @@ def _noise(
         checkpoint=stage.checkpoint("sums"),
     )
     size = work.inputs.grid.size
-    levels = noise.variance / size**2
+    levels = noise.variance[1:] / size**2
     stage.decide(
         "noise",
         f"variance per pixel from {levels.min():.4g} to {levels.max():.4g}",
