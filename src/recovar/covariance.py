@@ -57,6 +57,8 @@ class ColumnOptions:
     are best shrunk less than each for itself (1) or more still for the gain by a mask (8)."""
     iterations: int = 8
     """Most updates of the prior."""
+    pooled: bool = True
+    """Smooth the correlations that priors are made from over the columns of a block."""
 
 
 class VarianceSums(eqx.Module):
@@ -431,7 +433,8 @@ def regularize_columns(
     for _ in range(options.iterations):
         halves = [rows.finish(products[h], weights[h], prior) for h in (0, 1)]
         curve = rows.correlate(*halves)
-        updated = rows.update_prior(pool_correlations(curve), scaled, prior)
+        reliable = pool_correlations(curve) if options.pooled else curve
+        updated = rows.update_prior(reliable, scaled, prior)
         updated = np.sqrt(prior * updated)  # Half a step in the logarithm: whole steps can cycle.
         change = np.linalg.norm(updated - prior) / np.linalg.norm(updated)
         prior = updated

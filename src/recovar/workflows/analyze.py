@@ -22,6 +22,7 @@ from recovar.workflows.analyzing.paths import find_routes
 from recovar.workflows.analyzing.states import Group, reconstruct
 from recovar.workflows.analyzing.work import Analysis
 from recovar.workflows.finished import FinishedRun, open_finished
+from recovar.workflows.state_options import follow_preset
 from recovar.workflows.workplace import open_workplace
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ def run_analyze(config: AnalyzeConfig, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     finished = open_finished(config.run)
+    config = follow_preset(config, finished.config.preset)
     zdim = _choose_zdim(config, finished)
     embedding = finished.embedding(zdim)
     density = None if config.density is None else read_density(config.density)

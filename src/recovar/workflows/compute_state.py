@@ -14,6 +14,7 @@ from recovar.data.plain_arrays import read_array
 from recovar.errors import InputError
 from recovar.workflows.finished import FinishedRun, open_finished
 from recovar.workflows.reconstructing.config import ComputeStateConfig
+from recovar.workflows.state_options import follow_preset
 from recovar.workflows.states import States, draw_states, make_states, vol_names
 from recovar.workflows.workplace import open_workplace
 
@@ -28,6 +29,7 @@ def run_compute_state(config: ComputeStateConfig, reporter: Reporter) -> None:
     """
     started = time.monotonic()
     finished = open_finished(config.run)
+    config = follow_preset(config, finished.config.preset)
     points = read_points(config.latent_points, finished.zdims)
     zdim = choose_zdim(finished, config.zdim, points, str(config.latent_points))
     place = config.output or finished.path / "output" / "compute_state"

@@ -14,6 +14,7 @@ from recovar.manifest import fingerprint
 from recovar.run import Stage
 from recovar.trajectory import find_path
 from recovar.workflows.finished import FinishedRun, open_finished
+from recovar.workflows.state_options import follow_preset
 from recovar.workflows.states import States, draw_states, make_states, reweight_names
 from recovar.workflows.tracing.along import write_density_along
 from recovar.workflows.tracing.config import ComputeTrajectoryConfig
@@ -39,6 +40,7 @@ def run_compute_trajectory(config: ComputeTrajectoryConfig, reporter: Reporter) 
     """
     started = time.monotonic()
     finished = open_finished(config.run)
+    config = follow_preset(config, finished.config.preset)
     ends = find_ends(config, finished)
     zdim = ends.shape[1]
     directory = config.output or finished.path / "output" / "compute_trajectory"

@@ -1,8 +1,9 @@
 """The options of every command; nothing here needs JAX, so that help and errors are quick."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recovar.compute.memory import parse_bytes
 from recovar.errors import InputError
@@ -10,6 +11,28 @@ from recovar.errors import InputError
 MASK_KEYWORDS = ("from_halfmaps", "sphere", "none")
 _MOST_COMPONENTS = 200
 _LEAST_COMPONENTS = 10
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "recommended": {
+        "subspace": "em",
+        "columns": "weighted",
+        "covariance": "likelihood",
+        "noise_method": "residual",
+        "noise_groups": "automatic",
+        "noise_scale": None,
+        "contrast_method": "marginal",
+    },
+    "published": {
+        "subspace": "columns",
+        "columns": "published",
+        "covariance": "least-squares",
+        "noise_method": "published",
+        "noise_groups": "all",
+        "noise_scale": False,
+        "contrast_method": "published",
+    },
+}
+"""What options are that were not given."""
 
 _INPUT = {"group": "Images"}
 _MASK = {"group": "Mask"}
@@ -29,11 +52,16 @@ class PipelineConfig:
     zdim: tuple[int, ...] = (4, 10, 20)
     """Numbers of latent coordinates; one embedding is written for each. At least ten components are
     fitted with em, as weak ones need room."""
+    preset: Literal["recommended", "published"] = "recommended"
+    """What options are that are not given: those that measure best (recommended), or those of the
+    published program (published), which are --subspace columns --columns published --covariance
+    least-squares --noise-method published --contrast-method published, and --state-method published
+    for the commands that go on from the run."""
     correct_contrast: bool = False
     """Estimate the contrast of every image."""
-    subspace: Literal["em", "columns"] = "em"
-    """How principal components are found: by maximum likelihood (em), or by the published estimator
-    in a fast form (columns)."""
+    subspace: Literal["em", "columns"] | None = None
+    """How principal components are found: by maximum likelihood (em, the default), or from sampled
+    columns of the covariance (columns)."""
     only_mean: bool = False
     """Stop after the mean, its mask and the noise."""
     reproducibility: bool = True
@@ -101,11 +129,25 @@ class PipelineConfig:
     ignore_zero_frequency: bool = field(default=False, metadata=_MODEL)
     """Learn nothing from the mean of an image's pixels, which depends on how its background was
     subtracted."""
+    noise_method: Literal["residual", "published"] | None = field(default=None, metadata=_MODEL)
+    """Where noise is measured: on residuals outside the molecule (residual, the default), or on
+    images, with the published bounds (published)."""
+    columns: Literal["weighted", "published"] | None = field(default=None, metadata=_MODEL)
+    """What becomes of columns of the covariance: little shrunk, and weighted by where the molecule
+    varies (weighted, the default); or shrunk each for itself by the published prior (published)."""
+    covariance: Literal["likelihood", "least-squares"] | None = field(default=None, metadata=_MODEL)
+    """How variances along the columns' components are estimated: by maximum likelihood (likelihood,
+    the default), or by matching second moments (least-squares), as published."""
+    contrast_method: Literal["marginal", "published"] | None = field(default=None, metadata=_MODEL)
+    """How contrast is estimated: coordinates integrated out, with a prior whose width is learned
+    (marginal, the default); or together with the coordinates, on a grid up to 2, after the mean was
+    taken out of the components that columns gave (published)."""
 
     def __post_init__(self) -> None:
         """Refuse what can never work, before anything is read or written."""
         if isinstance(self.particles, str | Path):
             object.__setattr__(self, "particles", (Path(self.particles),))
+        self._fill_in()
         object.__setattr__(self, "zdim", tuple(sorted(set(self.zdim))))
         if not self.zdim or self.zdim[0] < 1 or self.zdim[-1] > _MOST_COMPONENTS:
             raise InputError(
@@ -134,6 +176,33 @@ class PipelineConfig:
     def source(self) -> str:
         """The files of particles, for texts."""
         return ", ".join(str(path) for path in self.particles)
+
+    def _fill_in(self) -> None:
+        """Take from the preset what was not given and matters; refuse what does not."""
+        preset = PRESETS[self.preset]
+        object.__setattr__(self, "subspace", self.subspace or preset["subspace"])
+        needed = {
+            "columns": (self.subspace == "columns", "--subspace columns"),
+            "covariance": (self.subspace == "columns", "--subspace columns"),
+            "contrast_method": (self.correct_contrast, "--correct-contrast"),
+        }
+        for name, usual in preset.items():
+            matters, condition = needed.get(name, (True, ""))
+            if getattr(self, name) is None and matters:
+                object.__setattr__(self, name, usual)
+            elif getattr(self, name) is not None and not matters:
+                option = f"--{name.replace('_', '-')}"
+                raise InputError(f"{option} is for {condition}. Give both, or neither.")
+
+    @property
+    def preset_options(self) -> Mapping[str, Any]:
+        """Options that a preset other than the default has set, by their names."""
+        usual, own = PRESETS["recommended"], PRESETS[self.preset]
+        return {
+            f"--{name.replace('_', '-')}": value
+            for name, value in own.items()
+            if value != usual[name] and getattr(self, name) == value
+        }
 
     @property
     def fitted_components(self) -> int:

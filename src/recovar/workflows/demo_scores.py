@@ -17,7 +17,8 @@ from recovar.metrics import (
 from recovar.noise import Noise
 from recovar.run import read_result
 from recovar.simulator import Simulation
-from recovar.workflows.heterogeneity import Components, Embeddings
+from recovar.workflows.components import Components
+from recovar.workflows.heterogeneity import Embeddings
 from recovar.workflows.mean import Means
 
 ZDIM = 4

@@ -14,8 +14,8 @@ from recovar.data.bank import BLOCK_BYTES, ImageBank
 from recovar.errors import InputError
 from recovar.manifest import Manifest, read_manifest
 from recovar.run import read_result
+from recovar.workflows.components import Components
 from recovar.workflows.configs import MASK_KEYWORDS, PipelineConfig
-from recovar.workflows.heterogeneity import Components
 from recovar.workflows.inputs import Inputs, read_inputs
 from recovar.workflows.mean import FirstMean, Means
 from recovar.workflows.run_embedding import RunEmbedding, list_embeddings, read_run_embedding

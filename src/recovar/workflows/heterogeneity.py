@@ -10,26 +10,15 @@ from recovar.compute.accumulate import Images, Prepared
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.volumes import to_ball
-from recovar.covariance import (
-    ColumnOptions,
-    choose_columns,
-    estimate_columns,
-    estimate_variance,
-)
 from recovar.covariance_core import centre_on, estimate_contrast
 from recovar.embedding import Embedding, embed, estimate_contrast_sd
-from recovar.pca import (
-    Basis,
-    PrincipalComponents,
-    basis_from_columns,
-    principal_components,
-    project_covariance_likelihood,
-)
-from recovar.posterior import ImageStatistics, image_statistics
+from recovar.posterior import ImageStatistics
+from recovar.published_contrast import embed_published
 from recovar.records import save_arrays
-from recovar.regularization import relevance
 from recovar.run import Stage
 from recovar.subspace import SubspaceOptions, estimate_subspace
+from recovar.workflows.columns import fit_by_columns
+from recovar.workflows.components import Components, compare_images
 from recovar.workflows.exporting.latent_star import write_latent_star
 from recovar.workflows.inputs import with_halves
 from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
@@ -37,27 +26,8 @@ from recovar.workflows.work import Work, maps_bytes
 
 logger = logging.getLogger(__name__)
 
-_BASIS_RANK = 64
-"""Dimensions that columns of the covariance are reduced to."""
-_SHRINKAGE = 1.3
-"""Multiple of the noise floor that variance in real space must exceed."""
 _VARIANCES = (4, 10, 20)
 """Numbers of components that maps of the variance are made of."""
-
-
-@dataclass(frozen=True)
-class Components:
-    """Principal components, however they were found."""
-
-    mean: Float[np.ndarray, "z y x"]
-    """Where coordinates count from."""
-    principal: PrincipalComponents
-    contrast_sd: float
-    """Spread of contrasts about 1; 0 where contrast is not estimated."""
-    heterogeneity: Float[np.ndarray, "z y x"] | None
-    """Where the molecule varies, where that was learned."""
-    radius: int
-    """Largest frequency used, in Fourier pixels."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +53,15 @@ class Heterogeneous:
 def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
     """Run the stages from the mean to the embeddings."""
     config = work.config
-    find = _fit_by_likelihood if config.subspace == "em" else _fit_by_columns
+    find = _fit_by_likelihood if config.subspace == "em" else fit_by_columns
     components = work.run.stage(
         "subspace",
         Components,
         lambda stage: find(stage, work, whole),
         options={
             "method": config.subspace,
+            "columns": config.columns,
+            "covariance": config.covariance,
             "components": max(config.zdim),
             "fitted": config.fitted_components,
             "correct_contrast": config.correct_contrast,
@@ -107,7 +79,11 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
         "embedding",
         Embeddings,
         lambda stage: _embed(stage, work, components, statistics),
-        options={"zdim": config.zdim, "correct_contrast": config.correct_contrast},
+        options={
+            "zdim": config.zdim,
+            "correct_contrast": config.correct_contrast,
+            "contrast_method": config.contrast_method,
+        },
         depends=["statistics", "subspace"],
     )
     return Heterogeneous(components, embeddings)
@@ -181,100 +157,13 @@ def _subtract(work: Work, whole: Homogeneous, volume: Float[np.ndarray, "z y x"]
     return Prepared(whole.images, subtract)
 
 
-def _fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
-    config, radius = work.config, whole.means.radius
-    mean, noise, mask = whole.means.masked.regularized, whole.spectra, whole.mask
-    contrast = None
-    if config.correct_contrast:
-        contrast = estimate_contrast(whole.images, centre_on(mean, noise, radius), work.executor)
-    options = ColumnOptions(row_radius=radius)
-    far = min(radius + 4, work.inputs.grid.largest_radius)
-    centring = centre_on(mean, noise, far, contrast, mask.dilated)
-    variance = estimate_variance(
-        whole.images, centring, radius, work.executor, stage.checkpoint("variance")
-    )
-    frequencies = choose_columns(variance, options)
-    stage.decide(
-        "columns",
-        len(frequencies),
-        f"they carry most variance, within {options.last_shell} Fourier pixels and apart from "
-        "each other",
-    )
-    focus = work.inputs.focus
-    # All columns, once more while their singular vectors are found, and their statistics.
-    kept = 3 * 16 * len(frequencies) * len(Ball(work.inputs.grid.size, radius, 1))
-    columns = estimate_columns(
-        whole.images,
-        centring,
-        frequencies,
-        options,
-        work.executor,
-        mask=mask.mask if focus is None else focus,
-        memory=int(0.7 * max(0, work.room(whole.images) - kept)),
-        place=stage.checkpoint,
-    )
-    basis = basis_from_columns(columns, _BASIS_RANK)
-    basis = basis.weighted(_where_it_varies(basis, mean, mask.mask))
-    return _fit_in_basis(stage, work, whole, basis, contrast)
-
-
-def _where_it_varies(
-    basis: Basis, mean: Float[np.ndarray, "z y x"], mask: Float[np.ndarray, "z y x"]
-) -> Float[np.ndarray, "z y x"]:
-    """Learn from the columns where the molecule varies, as the fit by likelihood does."""
-    volumes = basis.volumes(len(mean)).astype(np.float32)
-    variance = np.einsum("k,kzyx->zyx", basis.singular_values**2, volumes**2)
-    return relevance(variance.astype(np.float32), mean, mask, _SHRINKAGE).astype(np.float32)
-
-
-def _fit_in_basis(
-    stage: Stage,
-    work: Work,
-    whole: Homogeneous,
-    basis: Basis,
-    contrast: Float[np.ndarray, " images"] | None,
-) -> Components:
-    """Estimate the covariance along a basis by maximum likelihood, and diagonalize it."""
-    grid, mean = work.inputs.grid, whole.means.masked.regularized
-    volumes = basis.volumes(grid.size).astype(np.float32)
-    statistics = _compare(work, whole, np.concatenate([mean[None], volumes]), whole.means.radius)
-    a = np.ones(len(statistics.gram)) if contrast is None else contrast
-    projections = a[:, None] * (statistics.response[:, 1:] - a[:, None] * statistics.gram[:, 1:, 0])
-    grams = (a[:, None, None] ** 2 * statistics.gram[:, 1:, 1:]).astype(np.float32)
-    covariance = project_covariance_likelihood(projections.astype(np.float32), grams)
-    principal = principal_components(basis, covariance, grid.size, max(work.config.zdim))
-    spread = 0.0 if contrast is None else float(np.std(contrast))
-    stage.decide("dimensions", len(covariance), "columns span this many directions at most")
-    return Components(mean, principal, spread, None, whole.means.radius)
-
-
-def compare_images(work: Work, whole: Homogeneous, components: Components) -> ImageStatistics:
-    """Take inner products of all images with the mean and the components, in one pass."""
-    volumes = np.concatenate([components.mean[None], components.principal.volumes])
-    return _compare(work, whole, volumes, components.radius)
-
-
-def _compare(
-    work: Work, whole: Homogeneous, volumes: Float[np.ndarray, "volumes z y x"], radius: int
-) -> ImageStatistics:
-    noise, operators = whole.spectra, work.executor.operators
-    ball = Ball(work.inputs.grid.size, radius)
-    spectra = np.stack([to_ball(volume, ball) for volume in volumes], axis=1)
-
-    def compare(batch: ImageBatch) -> ImageStatistics:
-        batch = batch.at_radius(ball.size, ball.radius).whitened(noise)
-        found = image_statistics(batch, spectra, ball, operators)
-        return ImageStatistics(found.gram.astype(np.float32), found.response.astype(np.float32))
-
-    return work.executor.map_images("Comparison with components", compare, whole.images)
-
-
 def _embed(
     stage: Stage, work: Work, components: Components, statistics: ImageStatistics
 ) -> Embeddings:
     config, eigenvalues = work.config, components.principal.eigenvalues
+    published = config.contrast_method == "published"
     spread = None
-    if config.correct_contrast:
+    if config.correct_contrast and not published:
         spread = estimate_contrast_sd(statistics, eigenvalues, max(components.contrast_sd, 0.05))
         stage.decide("spread of contrasts", round(spread, 4), "it makes the images most likely")
     wanted = [zdim for zdim in config.zdim if zdim <= len(eigenvalues)]
@@ -287,7 +176,10 @@ def _embed(
     particles = work.inputs.particles
     each = []
     for zdim in wanted:
-        found = embed(statistics, eigenvalues, zdim, spread)
+        if published:
+            found = embed_published(statistics, eigenvalues, zdim)
+        else:
+            found = embed(statistics, eigenvalues, zdim, spread)
         with stage.write(f"output/embedding/zdim{zdim}.npz") as partial:
             save_arrays(
                 partial,

@@ -143,6 +143,7 @@ def analyse_mean(work: Work) -> Homogeneous:
         lambda stage: _noise(stage, work, images, first.volume, mask),
         options={
             "model": config.noise_model,
+            "method": config.noise_method,
             "seed": config.seed,
         },
         depends=["first_mean", "mask"],
@@ -253,6 +254,7 @@ def _noise(
         mean,
         mask.dilated,
         work.executor,
+        method=work.config.noise_method or "residual",
         model=work.config.noise_model,
         checkpoint=stage.checkpoint("sums"),
     )

@@ -82,6 +82,9 @@ def _run_stages(work: Work) -> None:
         config.source,
         format_bytes(work.budget),
     )
+    if config.preset_options:
+        chosen = ", ".join(f"{name} {value}" for name, value in config.preset_options.items())
+        logger.info("--preset %s sets %s", config.preset, chosen)
     work.run.stage(
         "conventions",
         Opinion,

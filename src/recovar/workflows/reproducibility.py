@@ -15,7 +15,8 @@ from recovar.reproducibility import (
     fit_halves,
 )
 from recovar.run import Stage
-from recovar.workflows.heterogeneity import Components, choose_subject
+from recovar.workflows.components import Components
+from recovar.workflows.heterogeneity import choose_subject
 from recovar.workflows.mean import Homogeneous
 from recovar.workflows.work import Work
 

@@ -1,8 +1,8 @@
 """The options that all commands share which reconstruct states; nothing here needs JAX."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from recovar.compute.memory import parse_bytes
 from recovar.errors import InputError
@@ -16,12 +16,13 @@ _RESOURCES = {"group": "Images and memory"}
 class StateOptions:
     """How volumes are reconstructed at latent points."""
 
-    state_method: Literal["regression", "published", "quantile"] = field(
-        default="regression", metadata=_STATES
+    state_method: Literal["regression", "published", "quantile"] | None = field(
+        default=None, metadata=_STATES
     )
     """Which images make a state, and how much they count: by their posterior, with a bandwidth
-    chosen in every region and shell, and corrected for the linear part of the motion (regression);
-    by the published rule of selection (published); or the nearest ones, all alike (quantile)."""
+    chosen in every region and shell, and corrected for the linear part of the motion (regression,
+    the default); by the published rule of selection (published, the default where the run was made
+    with --preset published); or the nearest ones, all alike (quantile)."""
     q: float | None = field(default=None, metadata=_STATES)
     """Nearest images by a quantile: those within this quantile of the χ² distribution of distances,
     such as 0.95. Implies --state-method quantile."""
@@ -59,7 +60,8 @@ class StateOptions:
     @property
     def selection(self) -> str:
         """How images are chosen, whichever option said so."""
-        return self.state_method if self.q is None and self.n_std is None else "quantile"
+        nearest = self.q is not None or self.n_std is not None
+        return "quantile" if nearest else self.state_method or "regression"
 
     @property
     def bandwidths(self) -> int:
@@ -85,3 +87,13 @@ class StateOptions:
             "Bfactor": self.Bfactor,
             "particles": originals,
         }
+
+
+Options = TypeVar("Options", bound=StateOptions)
+
+
+def follow_preset(options: Options, preset: str) -> Options:
+    """Fill in what is not given, for a run that was made with a preset."""
+    if preset != "published" or options.state_method or options.selection == "quantile":
+        return options
+    return replace(options, state_method="published")
