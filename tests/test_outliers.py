@@ -59,7 +59,7 @@ def moments_with(weight):
         np.tile(0.3 * np.eye(2), (COUNT, 1, 1)),
         generator.normal(1, 0.1, COUNT),
         np.full(COUNT, 0.01),
-        weight,
+        weight=weight,
     )
 
     def infer(block):

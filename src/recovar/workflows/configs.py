@@ -21,6 +21,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise_groups": "automatic",
         "noise_scale": None,
         "contrast_method": "marginal",
+        "weigh_junk": True,
     },
     "published": {
         "subspace": "columns",
@@ -30,6 +31,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "noise_groups": "all",
         "noise_scale": False,
         "contrast_method": "published",
+        "weigh_junk": True,
     },
 }
 """What options are that were not given."""
@@ -62,6 +64,9 @@ class PipelineConfig:
     subspace: Literal["em", "columns"] | None = None
     """How principal components are found: by maximum likelihood (em, the default), or from sampled
     columns of the covariance (columns)."""
+    weigh_junk: bool | None = None
+    """Let images count only as much as they probably show the molecule where the files say, while
+    components are fitted with em; the default, except within a focus mask."""
     only_mean: bool = False
     """Stop after the mean, its mask and the noise."""
     reproducibility: bool = True
@@ -185,6 +190,10 @@ class PipelineConfig:
             "columns": (self.subspace == "columns", "--subspace columns"),
             "covariance": (self.subspace == "columns", "--subspace columns"),
             "contrast_method": (self.correct_contrast, "--correct-contrast"),
+            "weigh_junk": (
+                self.subspace == "em" and not self.focus_mask,
+                "--subspace em without --focus-mask",
+            ),
         }
         for name, usual in preset.items():
             matters, condition = needed.get(name, (True, ""))
