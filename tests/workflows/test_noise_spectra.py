@@ -71,6 +71,9 @@ def test_two_files_are_measured_each_by_itself(data, tmp_path):
     np.testing.assert_allclose(found.profiles, np.tile(whole, (3, 1)), rtol=1e-4)
     np.testing.assert_array_equal(found.group, np.repeat([0, 1], COUNT))
     assert (found.scale == 1).all()
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "run/model/results.npz")["noise_scale"], found.scale
+    )
     decisions = read_manifest(tmp_path / "run").stages["noise_spectra"].decisions
     assert decisions["spectrum of the noise"].value == "of 2 groups, each its own"
 

@@ -148,6 +148,7 @@ def _write_numbers(
         "voxel_size": grid.voxel_size,
         "volume_shape": grid.volume_shape,
         "noise_variance": whole.noise.variance,
+        "noise_scale": whole.spectra.scale,
         "image_power": whole.power,
         "fsc": means.plain.fsc,
         "fsc_in_mask": means.masked.fsc,
