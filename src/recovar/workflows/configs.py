@@ -57,8 +57,8 @@ class PipelineConfig:
     preset: Literal["recommended", "published"] = "recommended"
     """What options are that are not given: those that measure best (recommended), or those of the
     published program (published), which are --subspace columns --columns published --covariance
-    least-squares --noise-method published --contrast-method published, and --state-method published
-    for the commands that go on from the run."""
+    least-squares --noise-method published --noise-groups all --no-noise-scale --contrast-method
+    published, and --state-method published for the commands that go on from the run."""
     correct_contrast: bool = False
     """Estimate the contrast of every image."""
     subspace: Literal["em", "columns"] | None = None
