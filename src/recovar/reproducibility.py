@@ -21,7 +21,7 @@ from recovar.core.batch import ImageBatch
 from recovar.core.grid import Grid, expand_shells, shell_average, volume_radii
 from recovar.core.halves import Halves
 from recovar.core.noise_spectra import ImageNoise
-from recovar.subspace import Subspace, SubspaceOptions, estimate_subspace, plan_radii
+from recovar.subspace import Region, Subspace, SubspaceOptions, estimate_subspace, plan_radii
 
 LEAST_SHARED = 0.25
 """Where the halves share less of a component, more than half of what either found is noise."""
@@ -106,6 +106,7 @@ def fit_halves(
             options.subspace,
             replace(executor, progress=_Titled(executor.progress, f"Half set {half + 1}")),
             last_radius=radius,
+            regions=options.limited_regions,
             checkpoint=None if checkpoints is None else tuple(checkpoints)[half],
             seed=options.seed + half,
         )
@@ -126,6 +127,16 @@ class HalfFit:
     most_images: int
     """Of more, some are drawn at random."""
     seed: int
+    regions: tuple[Region, ...] = ()
+    """Parts of the molecule with components of their own; those of the first are compared."""
+
+    @property
+    def limited_regions(self) -> tuple[Region, ...]:
+        """Give the parts with as many components as halves are fitted with."""
+        return tuple(
+            replace(region, components=min(region.components, MOST_COMPONENTS))
+            for region in self.regions
+        )
 
     @property
     def subspace(self) -> SubspaceOptions:

@@ -98,7 +98,7 @@ class ColumnFit:
             frequencies,
             options,
             work.executor,
-            mask=mask.mask if focus is None else focus,
+            mask=focus[0] if focus else mask.mask,
             memory=int(0.7 * max(0, work.room(images) - kept)),
             place=lambda name: self.stage.checkpoint(self.title + name),
         )
@@ -138,7 +138,7 @@ class ColumnFit:
 
     def _mean_in(self, basis: Basis) -> np.ndarray:
         focus = self.work.inputs.focus
-        mean = self.whole.means.masked.regularized * (1 if focus is None else focus)
+        mean = self.whole.means.masked.regularized * (focus[0] if focus else 1)
         return basis.ball.from_cube(fourier.to_spectrum(mean)[..., None])[:, 0]
 
 

@@ -21,17 +21,35 @@ class Components:
     mean: Float[np.ndarray, "z y x"]
     """Where coordinates count from."""
     principal: PrincipalComponents
+    """Of all of the molecule, or of the first focus."""
     contrast_sd: float
     """Spread of contrasts about 1; 0 where contrast is not estimated."""
     heterogeneity: Float[np.ndarray, "z y x"] | None
     """Where the molecule varies, where that was learned."""
     radius: int
     """Largest frequency used, in Fourier pixels."""
+    beside: tuple[PrincipalComponents, ...] = ()
+    """Of further focus masks, and of what is outside of them."""
+
+    @property
+    def regions(self) -> tuple[PrincipalComponents, ...]:
+        """Those of every region."""
+        return (self.principal, *self.beside)
+
+    @property
+    def volumes(self) -> Float[np.ndarray, "pcs z y x"]:
+        """All components, region by region."""
+        return np.concatenate([each.volumes for each in self.regions])
+
+    @property
+    def eigenvalues(self) -> Float[np.ndarray, " pcs"]:
+        """Variances of the coordinates along all components."""
+        return np.concatenate([each.eigenvalues for each in self.regions])
 
 
 def compare_images(work: Work, whole: Homogeneous, components: Components) -> ImageStatistics:
     """Take inner products of all images with the mean and the components, in one pass."""
-    volumes = np.concatenate([components.mean[None], components.principal.volumes])
+    volumes = np.concatenate([components.mean[None], components.volumes])
     return compare_with_volumes(work, whole, volumes, components.radius)
 
 

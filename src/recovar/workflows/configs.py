@@ -11,6 +11,8 @@ from recovar.errors import InputError
 MASK_KEYWORDS = ("from_halfmaps", "sphere", "none")
 _MOST_COMPONENTS = 200
 _LEAST_COMPONENTS = 10
+_COMPLEMENT_COMPONENTS = 6
+"""They need not tell what moves outside the focus, only keep it out of the coordinates."""
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "recommended": {
@@ -118,8 +120,12 @@ class PipelineConfig:
         default=0, metadata={"group": "Mask", "aliases": ("--dilate-mask-iter",)}
     )
     """Grow the mask by this many voxels."""
-    focus_mask: Path | None = field(default=None, metadata=_MASK)
-    """Look for heterogeneity within this mask (.mrc) only."""
+    focus_mask: tuple[Path, ...] = field(default=(), metadata=_MASK)
+    """Masks (.mrc) of parts of the molecule, apart from each other. Coordinates tell what happens
+    within the first one; there are further embeddings for the others."""
+    use_complement_mask: bool | None = field(default=None, metadata=_MASK)
+    """Fit what happens outside the focus masks as well, so that it stays out of the coordinates;
+    the default with em, and not possible with columns."""
 
     noise_model: Literal["radial", "white"] = field(default="radial", metadata=_MODEL)
     """How noise varies with frequency."""
@@ -174,8 +180,25 @@ class PipelineConfig:
                 f"--mask {self.mask} and --mask-option {self.mask_option} contradict each other. "
                 "Give one of them."
             )
+        self._settle_focus()
         if self.memory is not None:
             parse_bytes(self.memory)
+
+    def _settle_focus(self) -> None:
+        if not self.focus_mask:
+            if self.use_complement_mask is not None:
+                raise InputError(
+                    "--use-complement-mask is for --focus-mask. Give both, or neither."
+                )
+        elif self.subspace == "em":
+            if self.use_complement_mask is None:
+                object.__setattr__(self, "use_complement_mask", True)
+        elif self.use_complement_mask or len(self.focus_mask) > 1:
+            option = "--use-complement-mask" if self.use_complement_mask else "several focus masks"
+            raise InputError(
+                f"Expected one --focus-mask alone with --subspace {self.subspace}, got {option}. "
+                "Only --subspace em fits several parts of a molecule."
+            )
 
     @property
     def source(self) -> str:
@@ -217,6 +240,12 @@ class PipelineConfig:
     def fitted_components(self) -> int:
         """Components to fit: some more than asked for if these are few, as weak ones need room."""
         return max(*self.zdim, _LEAST_COMPONENTS)
+
+    @property
+    def fitted_by_region(self) -> tuple[int, ...]:
+        """Components to fit in each focus, or in all of the molecule, and then outside of them."""
+        focus = (self.fitted_components,) * max(1, len(self.focus_mask))
+        return (*focus, _COMPLEMENT_COMPONENTS) if self.use_complement_mask else focus
 
     @property
     def solvent(self) -> str:

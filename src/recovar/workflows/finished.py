@@ -115,7 +115,8 @@ def open_finished(path: Path) -> FinishedRun:
             f"The run in {path} has no embedding yet. Let its pipeline run to the end first: the "
             f"command stands in {path / 'command.txt'}, without --only-mean."
         )
-    config = msgspec.convert(manifest.config, PipelineConfig, strict=False, dec_hook=_make_path)
+    given = {name: value for name, value in manifest.config.items() if value is not None}
+    config = msgspec.convert(given, PipelineConfig, strict=False, dec_hook=_make_path)
     return FinishedRun(path, manifest, _relocated(config, Path(manifest.directory)), zdims)
 
 
@@ -142,6 +143,6 @@ def _relocated(config: PipelineConfig, directory: Path) -> PipelineConfig:
         datadir=find(config.datadir),
         ind=find(config.ind),
         halfsets=find(config.halfsets),
-        focus_mask=find(config.focus_mask),
+        focus_mask=find_all(config.focus_mask),
         mask=mask if mask in MASK_KEYWORDS else str(find(Path(mask))),
     )

@@ -1,16 +1,12 @@
 """The stages of the pipeline that tell molecules apart: components, statistics, embeddings."""
 
+import functools
 import logging
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
 
-from recovar.compute.accumulate import Images, Prepared
-from recovar.core.batch import ImageBatch
-from recovar.core.frequencies import Ball
-from recovar.core.volumes import to_ball
-from recovar.covariance_core import centre_on, estimate_contrast
 from recovar.embedding import Embedding, embed, estimate_contrast_sd
 from recovar.posterior import ImageStatistics
 from recovar.published_contrast import embed_published
@@ -19,7 +15,15 @@ from recovar.run import Stage
 from recovar.subspace import SubspaceOptions, estimate_subspace
 from recovar.workflows.columns import fit_by_columns
 from recovar.workflows.components import Components, compare_images
+from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.exporting.latent_star import write_latent_star
+from recovar.workflows.focus import (
+    Embed,
+    choose_regions,
+    embed_region,
+    fitted_mask,
+    name_regions,
+)
 from recovar.workflows.inputs import with_halves
 from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
 from recovar.workflows.work import Work, maps_bytes
@@ -63,7 +67,7 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
             "columns": config.columns,
             "covariance": config.covariance,
             "components": max(config.zdim),
-            "fitted": config.fitted_components,
+            "fitted": config.fitted_by_region,
             "correct_contrast": config.correct_contrast,
             "seed": config.seed,
         },
@@ -89,98 +93,62 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
     return Heterogeneous(components, embeddings)
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is fitted by likelihood: all of the molecule, or the part in focus."""
-
-    images: Images
-    """Without the rest."""
-    region: Float[np.ndarray, "z y x"]
-    """Where density may be, between 0 and 1."""
-    rest: Float[np.ndarray, "z y x"] | np.float32
-    """What is not fitted."""
-
-
-def choose_subject(work: Work, whole: Homogeneous) -> Subject:
-    """Take what is out of focus out of the images, where a focus was asked for."""
-    mask, focus = whole.mask, work.inputs.focus
-    region = np.ones_like(mask.mask) if work.config.solvent == "none" else mask.dilated
-    if focus is None:
-        return Subject(whole.images, region, np.float32(0))
-    rest = whole.means.masked.regularized * (1 - np.clip(focus, 0, 1))
-    return Subject(_subtract(work, whole, rest), region * np.clip(focus, 0, 1), rest)
-
-
 def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Components:
     config, grid = work.config, work.inputs.grid
-    subject = choose_subject(work, whole)
+    regions = choose_regions(work, whole)
+    if len(regions) > len(config.focus_mask):
+        stage.decide(
+            "components outside the focus",
+            regions[-1].components,
+            "they keep what happens there out of the coordinates",
+        )
     found = estimate_subspace(
-        subject.images,
+        whole.images,
         grid,
         whole.spectra,
-        subject.region,
+        fitted_mask(work, whole),
         SubspaceOptions(
             components=config.fitted_components,
             correct_contrast=config.correct_contrast,
         ),
         work.executor,
         last_radius=whole.means.radius,
+        regions=regions,
         checkpoint=stage.checkpoint("fit"),
         memory=work.room(whole.images) - maps_bytes(config, grid),
         seed=config.seed,
     )
     return Components(
-        found.mean + subject.rest,
+        found.mean,
         found.components.leading(max(config.zdim)),
         found.contrast_sd,
         found.heterogeneity,
         found.radius,
+        tuple(
+            each.leading(max(config.zdim)) if number < len(config.focus_mask) else each
+            for number, each in enumerate(found.beside, 1)
+        ),
     )
-
-
-def _subtract(work: Work, whole: Homogeneous, volume: Float[np.ndarray, "z y x"]) -> Prepared:
-    """Take what a volume shows out of the images, so that the rest can be fitted alone."""
-    radius = whole.means.radius
-    ball = Ball(work.inputs.grid.size, radius)
-    values = to_ball(volume, ball)[:, None]
-    contrast = np.ones(len(whole.images))
-    if work.config.correct_contrast:
-        centring = centre_on(whole.means.masked.regularized, whole.spectra, radius)
-        contrast = estimate_contrast(whole.images, centring, work.executor)
-
-    def subtract(batch: ImageBatch) -> ImageBatch:
-        batch = batch.at_radius(ball.size, radius)
-        slices = work.executor.operators.slice_volumes(values, batch.rotations, batch.disc, ball)
-        shown = contrast[batch.rows, None] * batch.transfer * np.asarray(slices)[..., 0]
-        return replace(batch, values=(batch.values - shown).astype(np.complex64))
-
-    return Prepared(whole.images, subtract)
 
 
 def _embed(
     stage: Stage, work: Work, components: Components, statistics: ImageStatistics
 ) -> Embeddings:
-    config, eigenvalues = work.config, components.principal.eigenvalues
+    config = work.config
     published = config.contrast_method == "published"
     spread = None
     if config.correct_contrast and not published:
-        spread = estimate_contrast_sd(statistics, eigenvalues, max(components.contrast_sd, 0.05))
-        stage.decide("spread of contrasts", round(spread, 4), "it makes the images most likely")
-    wanted = [zdim for zdim in config.zdim if zdim <= len(eigenvalues)]
-    if len(wanted) < len(config.zdim):
-        logger.warning(
-            "Only %d components were found, so there is no embedding with more coordinates.",
-            len(eigenvalues),
+        spread = estimate_contrast_sd(
+            statistics, components.eigenvalues, max(components.contrast_sd, 0.05)
         )
-        wanted = wanted or [len(eigenvalues)]
+        stage.decide("spread of contrasts", round(spread, 4), "it makes the images most likely")
     particles = work.inputs.particles
     each = []
-    for zdim in wanted:
-        if published:
-            found = embed_published(statistics, eigenvalues, zdim)
-        else:
-            found = embed(statistics, eigenvalues, zdim, spread)
-        with stage.write(f"output/embedding/zdim{zdim}.npz") as partial:
+    find: Embed = embed_published if published else functools.partial(embed, contrast_sd=spread)
+    for region, zdim in _choose_embeddings(config, components):
+        prefix = name_regions(config)[region]
+        found = embed_region(statistics, components.regions, region, zdim, find)
+        with stage.write(f"output/embedding/{prefix}zdim{zdim}.npz") as partial:
             save_arrays(
                 partial,
                 z=found.coordinates,
@@ -192,10 +160,25 @@ def _embed(
                 identity=particles.identity,
                 row=particles.source_row,
             )
-        each.append(found)
+        if region == 0:
+            each.append(found)
     with stage.write("output/particles.star") as partial:
         write_latent_star(partial, with_halves(work.inputs), each[-1])
     return Embeddings(tuple(each))
+
+
+def _choose_embeddings(config: PipelineConfig, components: Components) -> Iterator[tuple[int, int]]:
+    """Yield each focus, or all of the molecule, with the numbers of coordinates there."""
+    for region in range(max(1, len(config.focus_mask))):
+        known = len(components.regions[region].eigenvalues)
+        wanted = [zdim for zdim in config.zdim if zdim <= known]
+        if len(wanted) < len(config.zdim):
+            logger.warning(
+                "Only %d components were found, so there is no embedding with more coordinates.",
+                known,
+            )
+        for zdim in wanted or [known]:
+            yield region, zdim
 
 
 def make_final_means(stage: Stage, work: Work, whole: Homogeneous, found: Heterogeneous) -> Means:
@@ -212,9 +195,10 @@ def make_final_means(stage: Stage, work: Work, whole: Homogeneous, found: Hetero
 def write_components(stage: Stage, work: Work, components: Components) -> None:
     """Write components of both signs, maps of the variance, and where the molecule varies."""
     grid, principal = work.inputs.grid, components.principal
-    for number, volume in enumerate(principal.volumes):
-        write_map(stage, f"eigen_pos{number:03d}", volume, grid)
-        write_map(stage, f"eigen_neg{number:03d}", -volume, grid)
+    for prefix, region in zip(name_regions(work.config), components.regions, strict=False):
+        for number, volume in enumerate(region.volumes):
+            write_map(stage, f"{prefix}eigen_pos{number:03d}", volume, grid)
+            write_map(stage, f"{prefix}eigen_neg{number:03d}", -volume, grid)
     for count in _VARIANCES:
         few = slice(0, count)
         variance = np.einsum("k,kzyx->zyx", principal.eigenvalues[few], principal.volumes[few] ** 2)

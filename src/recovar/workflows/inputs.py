@@ -1,5 +1,6 @@
 """From the files that a user names to images with half sets, checked before anything is written."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ _LOOKED_AT = 16
 """Images of every kind whose strengths are compared."""
 _LARGEST_RATIO = 2.0
 """Of standard deviations, above which something is said."""
+_LARGEST_OVERLAP = 0.5
+"""Share of a focus mask that may be in another one."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class Inputs:
     """Of the images as they are analysed, shrunk if asked for."""
     solvent: Float[np.ndarray, "z y x"] | None
     """Solvent mask from a file."""
-    focus: Float[np.ndarray, "z y x"] | None
-    """Focus mask from a file."""
+    focus: tuple[Float[np.ndarray, "z y x"], ...]
+    """Focus masks from files."""
     why_halves: str
     """Where the half sets come from."""
     noise_groups: NoiseGroups
@@ -84,16 +87,37 @@ def read_inputs(config: PipelineConfig) -> Inputs:
     solvent = None
     if config.solvent not in MASK_KEYWORDS:
         solvent = read_mask(Path(config.solvent), grid, "--mask")
-        if solvent.max() <= 0.5:
-            raise InputError(
-                f"{config.solvent}: expected a mask with values above 0.5, found none above "
-                f"{solvent.max():.3g}. Scale the mask so that it is 1 inside."
-            )
-    focus = (
-        None if config.focus_mask is None else read_mask(config.focus_mask, grid, "--focus-mask")
-    )
+    focus = _read_focus(config.focus_mask, grid)
     groups = choose_noise_groups(particles, config.noise_groups or "automatic")
     return Inputs(particles, halves, grid, solvent, focus, why, groups)
+
+
+def _read_focus(paths: Sequence[Path], grid: Grid) -> tuple[Float[np.ndarray, "z y x"], ...]:
+    """Read focus masks, which must be apart from each other."""
+    masks = [read_mask(path, grid, "--focus-mask") for path in paths]
+    for first, second in itertools.combinations(range(len(masks)), 2):
+        inside, among = masks[first] > 0.5, masks[second] > 0.5
+        shared = (inside & among).sum() / min(inside.sum(), among.sum())
+        if shared > _LARGEST_OVERLAP:
+            raise InputError(
+                f"{paths[first]} and {paths[second]}: expected parts of the molecule that are "
+                f"apart from each other for --focus-mask, but {shared:.0%} of one is in the "
+                "other. Make them smaller, or join them to one."
+            )
+    return tuple(masks)
+
+
+def check_focus(
+    config: PipelineConfig, inputs: Inputs, solvent: Float[np.ndarray, "z y x"]
+) -> None:
+    """Refuse a focus mask that has nothing of the molecule."""
+    for path, mask in zip(config.focus_mask, inputs.focus, strict=True):
+        if (mask * solvent).max() <= 0.5:
+            raise InputError(
+                f"{path}: expected a --focus-mask within the molecule, but all of it is outside "
+                f"the solvent mask ({config.solvent}). Both count voxels from the same corner; "
+                "move the focus mask, or give a larger --mask."
+            )
 
 
 def _compare_noise(particles: Particles) -> None:
@@ -166,8 +190,11 @@ def read_mask(path: Path, grid: Grid, option: str) -> Float[np.ndarray, "z y x"]
             f"{path}: expected a box of {grid.size} voxels for {option}, like the images, found "
             f"{len(values)}. Scale or crop the mask."
         )
-    if values.max() <= 0:
-        raise InputError(f"{path}: expected a mask with values above 0 for {option}, found none.")
+    if values.max() <= 0.5:
+        raise InputError(
+            f"{path}: expected a mask with values above 0.5 for {option}, found none above "
+            f"{values.max():.3g}. Scale the mask so that it is 1 inside."
+        )
     return values
 
 

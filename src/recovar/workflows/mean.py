@@ -26,7 +26,7 @@ from recovar.data.mrc import write_volume
 from recovar.homogeneous import correlate, density_is_inverted, fold_means, mean_statistic
 from recovar.noise import Noise, estimate_noise, estimate_power
 from recovar.run import Stage
-from recovar.workflows.inputs import describe_inputs, original_halfsets
+from recovar.workflows.inputs import check_focus, describe_inputs, original_halfsets
 from recovar.workflows.noise_spectra import Molecule, find_spectra, prepare_for_noise
 from recovar.workflows.work import Work
 
@@ -225,9 +225,10 @@ def _mask(stage: Stage, work: Work, halves: Halves[Float[np.ndarray, "z y x"]]) 
         mask = spherical_mask(grid.size) if config.solvent == "sphere" else no_mask(grid.size)
         why = "--mask asks for it"
     stage.decide("solvent mask", f"{config.solvent}, {mask.binary.mean():.1%} of the box", why)
+    check_focus(config, work.inputs, mask.dilated)
     maps = {"mask": mask.mask, "dilated_mask": mask.dilated}
-    if work.inputs.focus is not None:
-        maps["focus_mask"] = work.inputs.focus
+    for number, focus in enumerate(work.inputs.focus, 1):
+        maps["focus_mask" if number == 1 else f"focus{number}_mask"] = focus
     for name, values in maps.items():
         write_map(stage, name, values, grid)
     return mask

@@ -16,7 +16,7 @@ from recovar.reproducibility import (
 )
 from recovar.run import Stage
 from recovar.workflows.components import Components
-from recovar.workflows.heterogeneity import choose_subject
+from recovar.workflows.focus import choose_regions, fitted_mask
 from recovar.workflows.mean import Homogeneous
 from recovar.workflows.work import Work
 
@@ -43,7 +43,7 @@ def reproduce_components(
         Reproducibility,
         lambda stage: _reproduce(stage, work, whole, components, fit),
         options={
-            "fitted": work.config.fitted_components,
+            "fitted": work.config.fitted_by_region,
             "correct_contrast": work.config.correct_contrast,
             "seed": work.config.seed,
         },
@@ -60,6 +60,7 @@ def _plan(work: Work, whole: Homogeneous) -> HalfFit:
         correct_contrast=config.correct_contrast,
         most_images=_MOST_IMAGES,
         seed=config.seed,
+        regions=choose_regions(work, whole),
     )
     size = work.inputs.grid.at_radius(fit.radius).size
     bytes_per_image = _COPIES * 12 * len(Disc(size, fit.radius))
@@ -72,12 +73,11 @@ def _reproduce(
     grid, config = work.inputs.grid, work.config
     if fit.most_images < len(whole.images):
         logger.info("Half sets: %d of the %d images are used", fit.most_images, len(whole.images))
-    subject = choose_subject(work, whole)
     halves = fit_halves(
-        subject.images,
+        whole.images,
         grid,
         whole.spectra,
-        subject.region,
+        fitted_mask(work, whole),
         fit,
         work.executor,
         Halves(stage.checkpoint("first half"), stage.checkpoint("second half")),

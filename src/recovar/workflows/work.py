@@ -43,7 +43,7 @@ class Work:
         Args:
             sign: Multiplies the images.
         """
-        channels = 1 if self.config.only_mean else 1 + self.config.fitted_components
+        channels = 1 if self.config.only_mean else 1 + sum(self.config.fitted_by_region)
         sums = min(_sums_bytes(self.config, self.inputs.grid), self.budget // 2)
         block = min(BLOCK_BYTES, int(self.temporary * 12 / (12 + _BYTES_PER_SLICE * channels)))
         return ImageBank(
@@ -97,13 +97,13 @@ def _sums_bytes(config: PipelineConfig, grid: Grid) -> int:
     """Predict the largest sums over images of the run."""
     if config.only_mean or config.subspace == "columns":
         return _mean_bytes(grid)
-    fit = bytes_of_sums(Ball(grid.size, grid.largest_radius), config.fitted_components)
+    fit = bytes_of_sums(Ball(grid.size, grid.largest_radius), sum(config.fitted_by_region))
     return max(_mean_bytes(grid), fit)
 
 
 def maps_bytes(config: PipelineConfig, grid: Grid) -> int:
     """Predict the memory of all volumes of the fit: maps, their transforms, and both halves."""
-    channels = config.fitted_components + 1
+    channels = sum(config.fitted_by_region) + 1
     return channels * (24 * len(Ball(grid.size, grid.largest_radius)) + 12 * grid.size**3)
 
 
