@@ -76,7 +76,7 @@ def _likelihood(
     components: Components, statistics: ImageStatistics
 ) -> Float[np.ndarray, " images"]:
     """Compute the log likelihood of every image as the molecule, over that as noise."""
-    scaled = statistics.scaled(np.sqrt(components.principal.eigenvalues))
+    scaled = statistics.scaled(np.sqrt(components.eigenvalues))
     spread = components.contrast_sd or None
     parts = []
     for start in range(0, len(scaled.gram), _BLOCK):
