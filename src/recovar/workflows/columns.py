@@ -29,7 +29,7 @@ from recovar.published_contrast import most_probable_contrasts
 from recovar.regularization import relevance
 from recovar.run import Stage
 from recovar.workflows.components import Components, compare_images, compare_with_volumes
-from recovar.workflows.mean import Homogeneous, make_means
+from recovar.workflows.mean import Homogeneous, Means, make_means
 from recovar.workflows.work import Work
 
 _WEIGHTED_RANK, _PUBLISHED_RANK = 64, 200
@@ -65,11 +65,18 @@ class ColumnFit:
             return ColumnOptions(row_radius=radius, prior_factor=8.0, iterations=20, pooled=False)
         return ColumnOptions(row_radius=radius)
 
+    def with_contrast(self) -> "ColumnFit":
+        """Estimate contrasts from matches with the mean alone, in one pass."""
+        whole = self.whole
+        centring = centre_on(self.mean, whole.spectra, whole.means.radius)
+        contrast = estimate_contrast(whole.images, centring, self.work.executor)
+        return replace(self, contrast=contrast)
+
     def find_basis(self) -> Basis:
         """Estimate columns, and find what they span."""
         columns = self._estimate_columns()
         if self.work.config.columns == "published":
-            return basis_from_columns(columns, self._affordable_rank())
+            return basis_from_columns(columns, self.affordable_rank())
         basis = basis_from_columns(columns, _WEIGHTED_RANK)
         return basis.weighted(where_it_varies(basis, self.mean, self.whole.mask.mask))
 
@@ -103,7 +110,7 @@ class ColumnFit:
             place=lambda name: self.stage.checkpoint(self.title + name),
         )
 
-    def _affordable_rank(self) -> int:
+    def affordable_rank(self) -> int:
         """Take as many dimensions as published, or as the statistics of all images allow."""
         images = self.whole.images
         most = self.work.room(images) / (_STATISTICS_SHARE * 4 * max(len(images), 1))
@@ -144,15 +151,20 @@ class ColumnFit:
 
 def fit_by_columns(stage: Stage, work: Work, whole: Homogeneous) -> Components:
     """Find principal components from columns, with contrasts where they are wanted."""
-    config, means = work.config, whole.means
-    published = config.columns == "published"
-    mean = means.masked.volume if published else means.masked.regularized
-    fit = ColumnFit(work, whole, stage, mean)
-    if config.correct_contrast and config.contrast_method == "published":
-        fit = _with_published_contrasts(fit)
-    elif config.correct_contrast:
-        centring = centre_on(mean, whole.spectra, means.radius)
-        fit = replace(fit, contrast=estimate_contrast(whole.images, centring, work.executor))
+    return finish_fit(ColumnFit(work, whole, stage, _choose_mean(work, whole.means)))
+
+
+def _choose_mean(work: Work, means: Means) -> Float[np.ndarray, "z y x"]:
+    masked = means.masked
+    return masked.volume if work.config.columns == "published" else masked.regularized
+
+
+def finish_fit(fit: ColumnFit) -> Components:
+    """Estimate contrasts, where they are wanted, and then the components."""
+    config = fit.work.config
+    if config.correct_contrast:
+        published = config.contrast_method == "published"
+        fit = _with_published_contrasts(fit) if published else fit.with_contrast()
     basis = fit.find_basis()
     return fit.diagonalize(basis, fit.compare(basis), max(config.zdim))
 
@@ -171,9 +183,7 @@ def _with_published_contrasts(fit: ColumnFit) -> ColumnFit:
     means = make_means(
         work, whole.images, whole.spectra, whole.mask, contrast, fit.stage.checkpoint("mean")
     )
-    published = work.config.columns == "published"
-    mean = means.masked.volume if published else means.masked.regularized
-    return replace(fit, mean=mean, contrast=contrast)
+    return replace(fit, mean=_choose_mean(work, means), contrast=contrast)
 
 
 def project(

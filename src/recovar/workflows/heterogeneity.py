@@ -66,6 +66,7 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
             "method": config.subspace,
             "columns": config.columns,
             "covariance": config.covariance,
+            "contrast_method": config.contrast_method,
             "components": max(config.zdim),
             "fitted": config.fitted_by_region,
             "correct_contrast": config.correct_contrast,
