@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recovar.embedding import embed, estimate_contrast_sd
+from recovar.embedding import add_up, embed, estimate_contrast_sd
 from recovar.posterior import ImageStatistics
 
 
@@ -80,3 +80,48 @@ def test_contrast_and_its_spread_are_recovered():
     found = embed(statistics, eigenvalues, 2, spread)
     assert np.corrcoef(found.contrast, contrast)[0, 1] > 0.7
     assert abs(found.contrast.mean() - contrast.mean()) < 0.02
+
+
+@pytest.mark.parametrize("start", [0.05, 0.2, 0.4])
+@pytest.mark.parametrize("strength", [0.5, 4.0])
+def test_the_spread_of_contrasts_does_not_depend_on_the_guess(start, strength):
+    statistics, eigenvalues, _, _ = observe(2500, 2, 3, strength, contrast_sd=0.15)
+    assert estimate_contrast_sd(statistics, eigenvalues, start) == pytest.approx(0.15, rel=0.1)
+
+
+def test_contrast_is_not_spread_where_all_are_alike():
+    statistics, eigenvalues, _, _ = observe(2500, 2, 4)
+    assert estimate_contrast_sd(statistics, eigenvalues) < 0.03
+
+
+def test_images_of_one_particle_say_what_one_image_of_all_their_pixels_says():
+    statistics, _, _, _ = observe(12, 2)
+    particle = np.random.default_rng(0).permutation(np.repeat(np.arange(4), 3))
+    joint = add_up(statistics, particle)
+    for number in range(4):
+        mine = particle == number
+        np.testing.assert_allclose(joint.gram[number], statistics.gram[mine].sum(0))
+        np.testing.assert_allclose(joint.response[number], statistics.response[mine].sum(0))
+
+
+def test_tilts_that_share_coordinates_have_errors_as_large_as_claimed():
+    particles, tilts, pixels = 1500, 6, 20
+    rng = np.random.default_rng(7)
+    slices = rng.normal(size=(particles, tilts, pixels, 3)) * [1.0, 0.3, 0.2]
+    z = rng.normal(size=(particles, 2))
+    contrast = rng.normal(1, 0.15, particles)
+    shown = slices[..., 0] + np.einsum("ntpk,nk->ntp", slices[..., 1:], z)
+    images = contrast[:, None, None] * shown + rng.normal(size=shown.shape)
+    statistics = ImageStatistics(
+        np.einsum("ntpi,ntpj->ntij", slices, slices).reshape(-1, 3, 3),
+        np.einsum("ntpi,ntp->nti", slices, images).reshape(-1, 3),
+    )
+    particle = np.repeat(np.arange(particles), tilts)
+    found = embed(add_up(statistics, particle), np.ones(2), 2, 0.15)
+    squares = (found.coordinates - z) ** 2 / np.einsum("nkk->nk", found.covariance)
+    np.testing.assert_allclose(squares.mean(0), 1, atol=0.15)  # 4 standard errors
+    alone = embed(statistics, np.ones(2), 2, 0.15)
+    assert (found.reliability > alone.reliability + 0.1).all()
+    np.testing.assert_array_equal(
+        found.rows(particle).coordinates.reshape(particles, tilts, 2)[:, 3], found.coordinates
+    )

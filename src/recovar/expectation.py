@@ -5,6 +5,7 @@ moments backprojected. All results are sums over images.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import equinox as eqx
 import jax
@@ -16,6 +17,7 @@ from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.slicing import Operators
 from recovar.core.volumes import to_ball
+from recovar.outliers import describe_stranger, log_odds_of_junk, probability_of_junk
 from recovar.posterior import Latents, image_statistics, infer
 
 FIRST_CONTRAST_SD = 0.2
@@ -48,7 +50,7 @@ class LatentMoments(eqx.Module):
     unsure: Float[np.ndarray, "pcs pcs"]
     """Posterior covariances of z."""
     contrast: Float[np.ndarray, " 4"]
-    """Number of images, contrasts, their squares, their posterior variances."""
+    """Images, contrasts, their squares, their posterior variances, all weighted."""
 
 
 class Moments(eqx.Module):
@@ -100,7 +102,8 @@ def moments_statistic(
 
     def add(sums: Moments, batch: ImageBatch) -> Moments:
         latents = inference(batch)
-        first, second = _moments(latents)
+        weight = np.ones(len(batch)) if latents.weight is None else latents.weight
+        first, second = _moments(latents, weight)
         pairs = second[:, *upper].astype(np.float32)
         power, product = batch.transfer**2, batch.transfer * batch.values
         curvature, response = [], []
@@ -122,9 +125,9 @@ def moments_statistic(
             tuple(response),
             LatentMoments(
                 known.power + _power_by_shell(batch, power, np.einsum("nkk->nk", second)),
-                known.explained + latents.means.T @ latents.means,
-                known.unsure + latents.covariances.sum(0),
-                known.contrast + _contrast_sums(latents),
+                known.explained + (weight * latents.means.T) @ latents.means,
+                known.unsure + np.tensordot(weight, latents.covariances, 1),
+                known.contrast + _contrast_sums(latents, weight),
             ),
         )
 
@@ -132,20 +135,26 @@ def moments_statistic(
 
 
 def _moments(
-    latents: Latents,
+    latents: Latents, weight: Float[np.ndarray, " images"]
 ) -> tuple[Float[np.ndarray, "images channels"], Float[np.ndarray, "images channels channels"]]:
-    """Compute a·E[z̃] and a²·E[z̃ z̃ᵀ] for z̃ = (1, z)."""
+    """Compute E[a z̃] and E[a² z̃ z̃ᵀ] for z̃ = (1, z), times the weights of images."""
+    if latents.weighted is not None:
+        first = weight[:, None] * latents.weighted.first
+        return first.astype(np.float32), weight[:, None, None] * latents.weighted.second
     ones = np.ones((len(latents.means), 1))
     extended = np.concatenate([ones, latents.means], axis=1)
     second = extended[:, :, None] * extended[:, None]
     second[:, 1:, 1:] += latents.covariances
-    contrast = latents.contrast[:, None]
-    return (contrast * extended).astype(np.float32), contrast[..., None] ** 2 * second
+    a = latents.contrast
+    first = (weight * a)[:, None] * extended
+    return first.astype(np.float32), (weight * a**2)[:, None, None] * second
 
 
-def _contrast_sums(latents: Latents) -> Float[np.ndarray, " 4"]:
+def _contrast_sums(
+    latents: Latents, weight: Float[np.ndarray, " images"]
+) -> Float[np.ndarray, " 4"]:
     a, unsure = latents.contrast, latents.contrast_variance
-    return np.array([len(a), a.sum(), np.square(a).sum(), unsure.sum()])
+    return np.array([weight.sum(), weight @ a, weight @ np.square(a), weight @ unsure])
 
 
 def _power_by_shell(
@@ -177,12 +186,26 @@ def random_inference(count: int, pcs: int, seed: int) -> Inference:
     return inference
 
 
-def infer_from(model: Model, ball: Ball, operators: Operators) -> Inference:
-    """Infer latents from the current fit, which is transformed once."""
+def infer_from(
+    model: Model, ball: Ball, operators: Operators, *, weigh_junk: bool = False
+) -> Inference:
+    """Infer latents from the current fit, which is transformed once.
+
+    Args:
+        model: The fit.
+        ball: Where its transforms are wanted.
+        operators: Implementation of the slicing.
+        weigh_junk: Whether images count only as much as they probably show the molecule.
+    """
+    stranger = describe_stranger(model.volumes[0]) if weigh_junk else None
     spectra = np.stack([to_ball(volume, ball) for volume in model.volumes], axis=1)
 
     def inference(batch: ImageBatch) -> Latents:
         statistics = image_statistics(batch, spectra, ball, operators)
-        return infer(statistics, model.contrast_sd or None)
+        latents = infer(statistics, model.contrast_sd or None, weighted=True)
+        if stranger is None:
+            return latents
+        odds = log_odds_of_junk(batch, stranger, statistics, latents)
+        return replace(latents, weight=1 - probability_of_junk(odds))
 
     return inference

@@ -6,17 +6,21 @@ is slicing times transfer function over noise. Only AᵀA and Aᵀy of [μ, U] a
 
 import equinox as eqx
 import numpy as np
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Bool, Complex, Float, Int
 
 from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
-from recovar.core.latents_numba import BLOCK, infer_blocks
+from recovar.core.latents_numba import BLOCK, infer_blocks, infer_contrast_blocks
 from recovar.core.slicing import Operators
 
-_CONTRASTS = np.linspace(0.1, 2.5, 49)
+_CONTRASTS = np.linspace(0.1, 2.5, 17)
 """Where the likelihood of the contrast is scanned before Newton's method."""
 
-_CONTRAST_LIMITS = 0.05, 5.0
+CONTRAST_LIMITS = 0.05, 3.0
+"""The likeliest contrast is sought between these."""
+
+_NODES = 5
+"""Contrasts about the likeliest one that moments are averaged over."""
 
 
 class ImageStatistics(eqx.Module):
@@ -50,17 +54,36 @@ class ImageStatistics(eqx.Module):
         )
 
 
+class WeightedMoments(eqx.Module):
+    """Moments of z̃ = (1, z) with the contrast a as a weight, which the next fit needs."""
+
+    first: Float[np.ndarray, "images channels"]
+    """E(a z̃)."""
+    second: Float[np.ndarray, "images channels channels"]
+    """E(a² z̃ z̃ᵀ)."""
+
+
 class Latents(eqx.Module):
     """Latent coordinates and contrast of every image."""
 
     means: Float[np.ndarray, "images pcs"]
-    """Posterior mean of z at the image's contrast."""
+    """Posterior mean of z."""
     covariances: Float[np.ndarray, "images pcs pcs"]
-    """Posterior covariance of z at the image's contrast."""
+    """Posterior covariance of z."""
     contrast: Float[np.ndarray, " images"]
-    """Most likely contrast, z integrated out; 1 where it is not estimated."""
+    """Posterior mean of the contrast; 1 where it is not estimated."""
     contrast_variance: Float[np.ndarray, " images"]
     """Posterior variance of the contrast; 0 where it is not estimated."""
+    limited: Bool[np.ndarray, " images"] | None = None
+    """Whether the likeliest contrast is at one of `CONTRAST_LIMITS`; None where contrast is not
+    estimated."""
+    evidence: Float[np.ndarray, " images"] | None = None
+    """Logarithm of the likelihood of an image over that of noise alone, coordinates and contrast
+    left open; None where contrast is not estimated."""
+    weight: Float[np.ndarray, " images"] | None = None
+    """Probability that an image shows the molecule at all; None takes it as 1."""
+    weighted: WeightedMoments | None = None
+    """None where contrast and coordinates are taken as independent of each other."""
 
 
 def image_statistics(
@@ -83,38 +106,72 @@ def image_statistics(
     return ImageStatistics(np.asarray(gram), np.asarray(response))
 
 
-def infer(statistics: ImageStatistics, contrast_sd: float | None) -> Latents:
-    """Compute the posterior of the coordinates, at the most likely contrast.
+def infer(
+    statistics: ImageStatistics, contrast_sd: float | None, *, weighted: bool = False
+) -> Latents:
+    """Compute the posterior of the coordinates and of the contrast, each with the other unknown.
 
     Args:
         statistics: Of components scaled so that z has unit prior variance.
         contrast_sd: Prior standard deviation of the contrast about 1; None fixes it at 1.
+        weighted: Compute `Latents.weighted` as well, if the contrast is not fixed.
 
-    Source: marginal likelihood of the contrast with z integrated out; AᵀA is made tridiagonal
-    once per image, after which every contrast costs as little as a component each.
+    Source: z is Gaussian given the contrast and integrated out exactly; over the contrast,
+    Gauss-Hermite quadrature about the likeliest one. AᵀA is made tridiagonal once per image, after
+    which every contrast costs little.
     """
     images, pcs = len(statistics.gram), statistics.gram.shape[1] - 1
-    latents = Latents(
-        np.empty((images, pcs)), np.empty((images, pcs, pcs)), np.empty(images), np.empty(images)
-    )
-    infer_blocks(
-        latents.means,
-        latents.covariances,
-        latents.contrast,
-        latents.contrast_variance,
+    if contrast_sd is None:
+        means, covariances = np.empty((images, pcs)), np.empty((images, pcs, pcs))
+        infer_blocks(means, covariances, statistics.gram, statistics.response, BLOCK)
+        return Latents(means, covariances, np.ones(images), np.zeros(images))
+    contrasts, first = np.empty((images, 4)), np.empty((images, 3, pcs))
+    second = np.empty((images, 2 if weighted else 1, pcs, pcs))
+    infer_contrast_blocks(
+        contrasts,
+        first,
+        second,
         statistics.gram,
         statistics.response,
-        contrast_sd or 0.0,
+        contrast_sd,
         _CONTRASTS,
-        _CONTRAST_LIMITS,
+        CONTRAST_LIMITS,
+        _quadrature(_NODES),
         BLOCK,
     )
-    return latents
+    return Latents(
+        first[:, 0],
+        second[:, 0],
+        contrasts[:, 0],
+        contrasts[:, 1],
+        limited=contrasts[:, 2] > 0,
+        evidence=contrasts[:, 3],
+        weighted=_weighted_moments(contrasts, first, second[:, 1]) if weighted else None,
+    )
 
 
-def log_likelihood(
-    statistics: ImageStatistics, latents: Latents, contrast_sd: float | None
-) -> Float[np.ndarray, " images"]:
+def _quadrature(count: int) -> Float[np.ndarray, "2 nodes"]:
+    """Give nodes of a Gauss-Hermite rule, and logarithms of weights over the normal density."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(count)
+    return np.stack([nodes, np.log(weights) + nodes**2 / 2])
+
+
+def _weighted_moments(
+    contrasts: Float[np.ndarray, "images 4"],
+    first: Float[np.ndarray, "images 3 pcs"],
+    second: Float[np.ndarray, "images pcs pcs"],
+) -> WeightedMoments:
+    """Put moments with and without z together."""
+    mean, square = contrasts[:, :1], contrasts[:, :1] ** 2 + contrasts[:, 1:2]
+    pcs = second.shape[-1]
+    whole = np.empty((len(second), pcs + 1, pcs + 1))
+    whole[:, 0, 0] = square[:, 0]
+    whole[:, 0, 1:] = whole[:, 1:, 0] = first[:, 2]
+    whole[:, 1:, 1:] = second
+    return WeightedMoments(np.concatenate([mean, first[:, 1]], axis=1), whole)
+
+
+def log_likelihood(statistics: ImageStatistics, latents: Latents) -> Float[np.ndarray, " images"]:
     """Compute the logarithm of the likelihood of every image, coordinates and contrast left open.
 
     It counts from the likelihood of noise alone, which no component changes.
@@ -122,21 +179,17 @@ def log_likelihood(
     Args:
         statistics: Of components scaled so that z has unit prior variance.
         latents: What `infer` made of them.
-        contrast_sd: Prior standard deviation of the contrast about 1; None where it is 1.
 
-    Source: log det of the posterior covariance of z by Gaussian integration; the contrast by
-    Laplace's method about the most likely one.
+    Source: log det of the posterior covariance of z by Gaussian integration; over the contrast,
+    `infer` has integrated.
     """
-    a = latents.contrast
+    if latents.evidence is not None:
+        return latents.evidence
     gram, response = statistics.gram.astype(np.float64), statistics.response.astype(np.float64)
-    pull = a[:, None] * (response[:, 1:] - a[:, None] * gram[:, 1:, 0])
-    value = a * (response[:, 0] - 0.5 * a * gram[:, 0, 0])
+    pull = response[:, 1:] - gram[:, 1:, 0]
+    value = response[:, 0] - 0.5 * gram[:, 0, 0]
     value += 0.5 * np.einsum("nk,nk->n", pull, latents.means)
-    value += 0.5 * np.linalg.slogdet(latents.covariances).logabsdet
-    if contrast_sd is None:
-        return value
-    width = np.log(latents.contrast_variance / contrast_sd**2)
-    return value + 0.5 * (width - ((a - 1) / contrast_sd) ** 2)
+    return value + 0.5 * np.linalg.slogdet(latents.covariances).logabsdet
 
 
 def least_squares(

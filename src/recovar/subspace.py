@@ -54,6 +54,8 @@ class SubspaceOptions:
     """Components that are fitted."""
     correct_contrast: bool = False
     """Fit a contrast per image."""
+    weigh_junk: bool = False
+    """Let images count only as much as they probably show the molecule."""
     first_radius: int = 14
     """Fourier pixels at the start."""
     growth: float = 1.5
@@ -181,7 +183,7 @@ def estimate_subspace(  # noqa: PLR0913 (each argument is one idea)
             ),
             random_inference(len(images), len(state.members), seed)
             if state.model is None
-            else infer_from(state.model, ball, executor.operators),
+            else infer_from(state.model, ball, executor.operators, weigh_junk=options.weigh_junk),
             len(state.members),
             executor,
             step.title(number, len(plan)),

@@ -10,63 +10,12 @@ import numba
 import numpy as np
 
 from recovar.core.solve_numba import factor, subtract_products
+from recovar.core.tridiagonal_numba import tridiagonalize, turn_back, turn_vectors_back
 
 BLOCK = 32
 """Images that are treated side by side."""
 _LOGARITHMS = 16
 """Pivots that are multiplied before the logarithm is taken; their product stays finite."""
-
-
-@numba.njit(fastmath=True, cache=True, error_model="numpy")
-@no_type_check
-def _tridiagonalize(matrices, vectors, normal, image, rest):
-    """Turn symmetric matrices to tridiagonal ones, and vectors (2, size, block) along.
-
-    Householder's method; `normal`, `image` (1, size, block) and `rest` (block) are scratch.
-    """
-    size, block = len(matrices), rest.size
-    scale, other = np.empty(block), np.empty(block)
-    for k in range(size - 2):
-        rest[:] = 0
-        for i in range(k + 1, size):
-            normal[0, i] = matrices[i, k]
-            for s in range(block):
-                rest[s] += normal[0, i, s] * normal[0, i, s]
-        for s in range(block):
-            other[s] = np.sqrt(rest[s]) * (-1.0 if normal[0, k + 1, s] > 0 else 1.0)
-        for s in range(block):
-            product = rest[s] - other[s] * normal[0, k + 1, s]
-            scale[s] = -1 / product if product > 0 else 0.0
-        for s in range(block):
-            normal[0, k + 1, s] -= other[s]
-        matrices[k + 1, k] = other
-        # p = A v / h, then A ← A − v wᵀ − w vᵀ with w = p − v (vᵀp)/(2h), and h = |v|²/2.
-        for i in range(k + 1, size):
-            rest[:] = 0
-            subtract_products(rest, matrices, i, normal, 0, k + 1, size)
-            for s in range(block):
-                image[0, i, s] = rest[s] * scale[s]
-        rest[:] = 0
-        subtract_products(rest, image, 0, normal, 0, k + 1, size)
-        for s in range(block):
-            other[s] = 0.5 * rest[s] * scale[s]
-        for i in range(k + 1, size):
-            for s in range(block):
-                image[0, i, s] -= other[s] * normal[0, i, s]
-        for i in range(k + 1, size):
-            for j in range(k + 1, size):
-                for s in range(block):
-                    matrices[i, j, s] -= (
-                        normal[0, i, s] * image[0, j, s] + image[0, i, s] * normal[0, j, s]
-                    )
-        for vector in range(len(vectors)):
-            rest[:] = 0
-            subtract_products(rest, vectors, vector, normal, 0, k + 1, size)
-            for s in range(block):
-                other[s] = rest[s] * scale[s]
-            for i in range(k + 1, size):
-                for s in range(block):
-                    vectors[vector, i, s] -= other[s] * normal[0, i, s]
 
 
 @numba.njit(fastmath=True, cache=True, error_model="numpy")
@@ -132,7 +81,7 @@ def _find_contrast(contrast, variance, sd, grid, limits, matrices, vectors, ends
                 best[s], contrast[s] = score[s], a
     above, below = np.empty(block), np.empty(block)
     step = grid[1] - grid[0]
-    for width in (step, step / 4, step / 16, step / 16):
+    for width in (step / 4, step / 16, step / 64, step / 64):
         _weigh_contrast(best, contrast, sd, matrices, vectors, ends)
         tried[:] = contrast + width
         _weigh_contrast(above, tried, sd, matrices, vectors, ends)
@@ -145,6 +94,103 @@ def _find_contrast(contrast, variance, sd, grid, limits, matrices, vectors, ends
             move = min(max(move, -2 * step), 2 * step)
             contrast[s] = min(max(contrast[s] - move, limits[0]), limits[1])
             variance[s] = -1 / curvature
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _place_nodes(nodes, shares, evidence, contrast, variance, rule, sd, matrices, vectors, ends):
+    """Choose contrasts about the likeliest ones, and their shares of the posterior.
+
+    Args:
+        nodes: Result: contrasts (nodes, block).
+        shares: Result: their probabilities, which add up to 1.
+        evidence: Result: logarithm of the likelihood, the contrast integrated out as well.
+        contrast: Likeliest contrasts; replaced by the means.
+        variance: Inverse curvatures there; replaced by the variances.
+        rule: Nodes of a Gauss-Hermite rule, and logarithms of weights over the normal density.
+        sd: Prior standard deviation of the contrast about 1.
+        matrices: UᵀAᵀAU, tridiagonal.
+        vectors: UᵀAᵀy and UᵀAᵀAμ.
+        ends: μᵀAᵀy and μᵀAᵀAμ.
+    """
+    count, block = nodes.shape
+    for k in range(count):
+        nodes[k] = contrast + rule[0, k] * np.sqrt(variance)
+        _weigh_contrast(shares[k], nodes[k], sd, matrices, vectors, ends)
+    for s in range(block):
+        largest, total = -np.inf, 0.0
+        for k in range(count):
+            shares[k, s] += rule[1, k]
+            largest = max(largest, shares[k, s])
+        for k in range(count):
+            shares[k, s] = np.exp(shares[k, s] - largest)
+            total += shares[k, s]
+        evidence[s] = largest + np.log(total * np.sqrt(variance[s] / (2 * np.pi)) / sd)
+        mean, square = 0.0, 0.0
+        for k in range(count):
+            shares[k, s] /= total
+            mean += shares[k, s] * nodes[k, s]
+        for k in range(count):
+            square += shares[k, s] * (nodes[k, s] - mean) ** 2
+        contrast[s], variance[s] = mean, square
+
+
+@numba.njit(fastmath=True, cache=True, error_model="numpy")
+@no_type_check
+def _find_means(means, ratios, inverses, contrast, matrices, vectors):
+    """Compute the mean of z at one contrast per image, in the tridiagonal basis.
+
+    Args:
+        means: Result (size, block).
+        ratios: Result: subdiagonals of L, from 1 on, in I + a² UᵀAᵀAU = L D Lᵀ.
+        inverses: Result: diagonal of D⁻¹.
+        contrast: Where to evaluate.
+        matrices: UᵀAᵀAU, tridiagonal.
+        vectors: UᵀAᵀy and UᵀAᵀAμ.
+    """
+    size, block = len(matrices), contrast.size
+    power, value = contrast * contrast, np.empty(block)
+    ratios[0] = 0
+    ratios[size] = 0
+    for i in range(size):
+        for s in range(block):
+            value[s] = 1 + power[s] * matrices[i, i, s]
+        for s in range(block):
+            means[i, s] = contrast[s] * (vectors[0, i, s] - contrast[s] * vectors[1, i, s])
+        if i:
+            for s in range(block):
+                ratios[i, s] = power[s] * matrices[i, i - 1, s] * inverses[i - 1, s]
+            for s in range(block):
+                value[s] -= ratios[i, s] * power[s] * matrices[i, i - 1, s]
+            for s in range(block):
+                means[i, s] -= ratios[i, s] * means[i - 1, s]
+        for s in range(block):
+            inverses[i, s] = 1 / max(value[s], 1.0)
+    for i in range(size):
+        for s in range(block):
+            means[i, s] *= inverses[i, s]
+    for i in range(size - 2, -1, -1):
+        for s in range(block):
+            means[i, s] -= ratios[i + 1, s] * means[i + 1, s]
+
+
+@numba.njit(fastmath=True, cache=True, error_model="numpy")
+@no_type_check
+def _step_up(rows, ratios, inverses, i):
+    """Turn rows i + 1 of the inverses of L D Lᵀ to rows i, from the diagonal on.
+
+    Lᵀ times the inverse is D⁻¹ L⁻¹, which is 0 above the diagonal.
+    """
+    count, size, block = len(rows), inverses.shape[1], rows.shape[2]
+    for k in range(count):
+        for s in range(block):
+            rows[k, i, s] = inverses[k, i, s]
+        if i + 1 < size:
+            for s in range(block):
+                rows[k, i, s] += ratios[k, i + 1, s] * ratios[k, i + 1, s] * rows[k, i + 1, s]
+        for j in range(i + 1, size):
+            for s in range(block):
+                rows[k, j, s] *= -ratios[k, i + 1, s]
 
 
 @numba.njit(fastmath=True, cache=True, error_model="numpy")
@@ -188,17 +234,14 @@ def _load(matrices, vectors, ends, gram, response, first):
 
 @numba.njit(fastmath=True, cache=True, error_model="numpy")
 @no_type_check
-def _solve(matrices, vectors, contrast, least, value):
-    """Replace UᵀAᵀAU by the posterior covariance, and the first vector by the mean."""
+def _solve(matrices, vectors, least, value):
+    """Replace UᵀAᵀAU by the covariance of z at contrast 1, and the first vector by the mean."""
     size = len(matrices)
     for i in range(size):
-        for j in range(size):
-            for s in range(value.size):
-                matrices[i, j, s] *= contrast[s] * contrast[s]
         for s in range(value.size):
             matrices[i, i, s] += 1
         for s in range(value.size):
-            value[s] = contrast[s] * (vectors[0, i, s] - contrast[s] * vectors[1, i, s])
+            value[s] = vectors[0, i, s] - vectors[1, i, s]
         vectors[1, i] = value
     factor(matrices, least)
     _invert(matrices)
@@ -210,28 +253,120 @@ def _solve(matrices, vectors, contrast, least, value):
         vectors[0, i] = value
 
 
+@numba.njit(fastmath=True, cache=True, error_model="numpy")
+@no_type_check
+def _integrate(first, second, nodes, weights, matrices, vectors):
+    """Average the posterior of z over contrasts, in the tridiagonal basis.
+
+    Args:
+        first: Result: E(z), E(a z) and E(a² z), (3, size, block).
+        second: Result: covariance of z, and E(a² z zᵀ) if there is room,
+            (1 or 2, size, size, block).
+        nodes: Contrasts (nodes, block).
+        weights: Their probabilities, these times a, and times a², (3, nodes, block).
+        matrices: UᵀAᵀAU, tridiagonal.
+        vectors: UᵀAᵀy and UᵀAᵀAμ.
+    """
+    count, size, block = len(nodes), len(matrices), nodes.shape[1]
+    means, inverses = np.empty((count, size, block)), np.empty((count, size, block))
+    ratios, rows = np.empty((count, size + 1, block)), np.empty((count, size, block))
+    value = np.empty(block)
+    for k in range(count):
+        _find_means(means[k], ratios[k], inverses[k], nodes[k], matrices, vectors)
+    first[:] = 0
+    for which in range(3):
+        for i in range(size):
+            for k in range(count):
+                for s in range(block):
+                    first[which, i, s] += weights[which, k, s] * means[k, i, s]
+    for i in range(size - 1, -1, -1):
+        _step_up(rows, ratios, inverses, i)
+        for which in range(len(second)):
+            for j in range(i, size):
+                if which == 0:
+                    for s in range(block):
+                        value[s] = -first[0, i, s] * first[0, j, s]
+                else:
+                    value[:] = 0
+                for k in range(count):
+                    for s in range(block):
+                        value[s] += weights[2 * which, k, s] * (
+                            rows[k, j, s] + means[k, i, s] * means[k, j, s]
+                        )
+                second[which, i, j] = value
+                second[which, j, i] = value
+
+
 @numba.njit(parallel=True, cache=True)
 @no_type_check
-def infer_blocks(means, covariances, contrasts, variances, gram, response, sd, grid, limits, block):
-    """Fill in the posterior of every image; `sd` 0 keeps the contrasts that are given."""
+def infer_blocks(means, covariances, gram, response, block):
+    """Fill in the posterior of every image at contrast 1."""
     count, size = means.shape
     for task in numba.prange((count + block - 1) // block):
-        matrices, tridiagonal = np.empty((size, size, block)), np.empty((size, size, block))
-        vectors, turned = np.empty((2, size, block)), np.empty((2, size, block))
+        matrices, vectors = np.empty((size, size, block)), np.empty((2, size, block))
         ends, least, value = np.empty((2, block)), np.ones(block), np.empty(block)
-        normal, image = np.empty((1, size, block)), np.empty((1, size, block))
-        contrast, variance = np.ones(block), np.zeros(block)
         _load(matrices, vectors, ends, gram, response, task * block)
-        if sd > 0:
-            tridiagonal[:] = matrices
-            turned[:] = vectors
-            _tridiagonalize(tridiagonal, turned, normal, image, value)
-            _find_contrast(contrast, variance, sd, grid, limits, tridiagonal, turned, ends)
-        _solve(matrices, vectors, contrast, least, value)
+        _solve(matrices, vectors, least, value)
         for s in range(min(block, count - task * block)):
             n = task * block + s
-            contrasts[n], variances[n] = contrast[s], variance[s]
             for i in range(size):
                 means[n, i] = vectors[0, i, s]
                 for j in range(size):
                     covariances[n, i, j] = matrices[i, j, s]
+
+
+@numba.njit(parallel=True, cache=True)
+@no_type_check
+def infer_contrast_blocks(contrasts, first, second, gram, response, sd, grid, limits, rule, block):
+    """Fill in the posterior of coordinates and contrast of every image.
+
+    Args:
+        contrasts: Result: means, variances, 1 where the likeliest is at a limit, and logarithms of
+            the likelihood (images, 4).
+        first: Result: E(z), E(a z) and E(a² z), (images, 3, size).
+        second: Result: covariance of z, and E(a² z zᵀ) if there is room for it
+            (images, 1 or 2, size, size).
+        gram: ŨᵀAᵀAŨ for Ũ = [μ, U].
+        response: ŨᵀAᵀy.
+        sd: Prior standard deviation of the contrast about 1.
+        grid: Contrasts to scan.
+        limits: Least and largest that is sought.
+        rule: Nodes, and logarithms of weights, as in `_place_nodes`.
+        block: Images that are treated side by side.
+    """
+    count, kinds, size = len(first), second.shape[1], first.shape[2]
+    for task in numba.prange((count + block - 1) // block):
+        matrices, vectors = np.empty((size, size, block)), np.empty((2, size, block))
+        ends, scales, image = (
+            np.empty((2, block)),
+            np.zeros((size, block)),
+            np.empty((1, size, block)),
+        )
+        contrast, variance = np.ones(block), np.zeros(block)
+        limited, evidence = np.zeros(block), np.empty(block)
+        nodes, weights = np.empty((rule.shape[1], block)), np.empty((3, rule.shape[1], block))
+        vector_sums, sums = np.empty((3, size, block)), np.empty((kinds, size, size, block))
+        _load(matrices, vectors, ends, gram, response, task * block)
+        tridiagonalize(matrices, vectors, scales, image)
+        _find_contrast(contrast, variance, sd, grid, limits, matrices, vectors, ends)
+        for s in range(block):
+            limited[s] = contrast[s] <= limits[0] or contrast[s] >= limits[1]
+        _place_nodes(
+            nodes, weights[0], evidence, contrast, variance, rule, sd, matrices, vectors, ends
+        )
+        weights[1] = nodes * weights[0]
+        weights[2] = nodes * weights[1]
+        _integrate(vector_sums, sums, nodes, weights, matrices, vectors)
+        turn_vectors_back(vector_sums, matrices, scales)
+        for which in range(kinds):
+            turn_back(sums[which], matrices, scales, image)
+        for s in range(min(block, count - task * block)):
+            n = task * block + s
+            contrasts[n, 0], contrasts[n, 1] = contrast[s], variance[s]
+            contrasts[n, 2], contrasts[n, 3] = limited[s], evidence[s]
+            for i in range(size):
+                for which in range(3):
+                    first[n, which, i] = vector_sums[which, i, s]
+                for which in range(kinds):
+                    for j in range(size):
+                        second[n, which, i, j] = sums[which, i, j, s]

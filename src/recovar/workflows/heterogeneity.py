@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from recovar.embedding import Embedding, embed, estimate_contrast_sd
-from recovar.posterior import ImageStatistics
+from recovar.embedding import Embedding, add_up, embed, estimate_contrast_sd
+from recovar.posterior import CONTRAST_LIMITS, ImageStatistics
 from recovar.published_contrast import embed_published
 from recovar.records import save_arrays
 from recovar.run import Stage
@@ -26,6 +26,7 @@ from recovar.workflows.focus import (
 )
 from recovar.workflows.inputs import with_halves
 from recovar.workflows.mean import Homogeneous, Means, make_means, write_map
+from recovar.workflows.outliers import find_outliers
 from recovar.workflows.work import Work, maps_bytes
 
 logger = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
             "components": max(config.zdim),
             "fitted": config.fitted_by_region,
             "correct_contrast": config.correct_contrast,
+            "weigh_junk": config.weigh_junk,
             "seed": config.seed,
         },
         depends=["mean", "noise_spectra", "mask"],
@@ -91,6 +93,7 @@ def analyse_heterogeneity(work: Work, whole: Homogeneous) -> Heterogeneous:
         },
         depends=["statistics", "subspace"],
     )
+    find_outliers(work, whole, components, statistics)
     return Heterogeneous(components, embeddings)
 
 
@@ -111,6 +114,7 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
         SubspaceOptions(
             components=config.fitted_components,
             correct_contrast=config.correct_contrast,
+            weigh_junk=bool(config.weigh_junk),
         ),
         work.executor,
         last_radius=whole.means.radius,
@@ -137,18 +141,31 @@ def _embed(
 ) -> Embeddings:
     config = work.config
     published = config.contrast_method == "published"
-    spread = None
+    particles, spread = work.inputs.particles, None
+    particle = np.unique(particles.particle, return_inverse=True)[1]
+    shared = particle.max() + 1 < len(particle)
+    if shared:
+        statistics = add_up(statistics, particle)
+        stage.decide("embedded particles", len(statistics.gram), "their images share coordinates")
     if config.correct_contrast and not published:
         spread = estimate_contrast_sd(
             statistics, components.eigenvalues, max(components.contrast_sd, 0.05)
         )
         stage.decide("spread of contrasts", round(spread, 4), "it makes the images most likely")
-    particles = work.inputs.particles
     each = []
     find: Embed = embed_published if published else functools.partial(embed, contrast_sd=spread)
     for region, zdim in _choose_embeddings(config, components):
         prefix = name_regions(config)[region]
         found = embed_region(statistics, components.regions, region, zdim, find)
+        if found.limited is not None:
+            low, high = CONTRAST_LIMITS
+            stage.decide(
+                f"contrasts at a limit with {prefix}{zdim} coordinates",
+                int(found.limited.sum()),
+                f"contrasts are sought from {low:g} to {high:g}",
+            )
+        if shared:
+            found = found.rows(particle)
         with stage.write(f"output/embedding/{prefix}zdim{zdim}.npz") as partial:
             save_arrays(
                 partial,
@@ -157,6 +174,9 @@ def _embed(
                 z_noreg=found.coordinates_noreg,
                 covariance_noreg=found.covariance_noreg,
                 contrast=found.contrast,
+                contrast_sd=np.zeros(len(particle), np.float32)
+                if found.contrast_sd is None
+                else found.contrast_sd,
                 eigenvalues=found.eigenvalues,
                 identity=particles.identity,
                 row=particles.source_row,
