@@ -7,8 +7,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
+from recovar.held_out import LEVEL
 from recovar.nuisance import Audit, Dependence
-from recovar.reproducibility import LEAST_SHARED, Reproducibility
+from recovar.reproducibility import LEAST_CONFIRMED, Reproducibility
 
 _INK, _MUTED = "#1f2933", "#9aa5b1"
 _BLUE, _ORANGE = "#2b6cb0", "#dd6b20"
@@ -43,28 +44,53 @@ def draw_nuisance(audit: Audit) -> Figure:
 
 
 def draw_reproducibility(found: Reproducibility) -> Figure:
-    """Draw how much of each component the halves share, beside what noise would."""
-    figure = Figure((6.0, 4.0), layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
+    """Draw what halves share of each component, and what it is worth for images held out."""
+    figure = Figure((10.0, 4.0), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    count = int(found.real.sum())
+    title = (
+        f"{count} of {len(found.shared)} components are real" if count else "No component is real"
+    )
+    figure.suptitle(title, fontsize=10)
+    _draw_halves(left, found)
+    _draw_gains(right, found)
+    return figure
+
+
+def _draw_halves(axes: Axes, found: Reproducibility) -> None:
     number = np.arange(1, len(found.shared) + 1)
-    colours = np.where(found.reproducible, _BLUE, _MUTED)
+    colours = np.where(found.real, _BLUE, _MUTED)
     axes.bar(number, np.maximum(found.shared, 0), width=0.6, color=colours, zorder=2)
     axes.hlines(
         found.null, number - 0.42, number + 0.42, color=_ORANGE, linewidth=2, zorder=3,
-        label="95 % level of noise",
+        label=f"{1 - LEVEL:.0%} level of noise",
+    )  # fmt: skip
+    axes.plot(
+        number, np.maximum(found.confirmed, 0), "d", color=_INK, markersize=4, zorder=5,
+        label="by components that gain",
     )  # fmt: skip
     for each, label in ((found.first, "within one of the halves"), (found.second, None)):
-        axes.plot(number, each, "o", color=_INK, markersize=3, zorder=4, label=label)
-    axes.axhline(LEAST_SHARED, color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+        axes.plot(number, each, "o", color=_INK, markersize=2.5, zorder=4, label=label)
+    axes.axhline(LEAST_CONFIRMED, color=_MUTED, linewidth=1, linestyle="--", zorder=1)
     axes.set_ylim(0, 1.03)
     axes.set_xticks(number)
     axes.set_xlabel("component")
     axes.set_ylabel("share of the component in both halves")
-    count = int(found.reproducible.sum())
-    axes.set_title(f"{count} of {len(number)} components are found in both halves", fontsize=10)
+    axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, fontsize=8)
-    return figure
+
+
+def _draw_gains(axes: Axes, found: Reproducibility) -> None:
+    gains = found.gains
+    number = np.arange(len(gains.mean) + 1)
+    mean, error = np.append(0.0, gains.mean), np.append(0.0, gains.error)
+    axes.errorbar(number, mean, error, color=_BLUE, marker="o", markersize=3, capsize=2)
+    axes.axhline(0, color=_MUTED, linewidth=1, linestyle="--", zorder=1)
+    axes.axvline(found.suggested_zdim, color=_ORANGE, linewidth=1.5, zorder=1)
+    axes.set_title(f"suggested zdim {found.suggested_zdim}", fontsize=9)
+    axes.set_xlabel("components of one half")
+    axes.set_ylabel("log likelihood of images of the other, each")
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _draw_shares(axes: Axes, dependence: Dependence, norm: Normalize):  # noqa: ANN202

@@ -61,11 +61,12 @@ def test_a_run_leaves_what_is_promised(run):
 
 def test_the_component_that_tells_the_states_apart_is_found_in_both_halves(run):
     found = read_result(run, "reproducibility", Reproducibility)
-    assert found.reproducible[0]
+    assert found.real[0]
     table = np.loadtxt(run / "output" / "reproducibility.txt")
-    np.testing.assert_allclose(table[:, 1], found.shared, atol=1e-3)
-    decision = read_manifest(run).stages["reproducibility"].decisions["reproducible components"]
-    assert decision.value.startswith(f"{found.reproducible.sum()} of {len(found.shared)} (1")
+    np.testing.assert_allclose(table[:, 2], found.shared, atol=1e-3)
+    decision = read_manifest(run).stages["reproducibility"].decisions["real components"]
+    assert decision.value.startswith(f"{found.real.sum()} of {len(found.shared)} (1")
+    assert f"suggested zdim {found.suggested_zdim}: " in (run / "run.log").read_text()
 
 
 def test_half_sets_are_fitted_apart_only_if_that_is_wanted(run, data, tmp_path):

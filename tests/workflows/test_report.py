@@ -22,6 +22,7 @@ from recovar.data.mrc import write_volume
 from recovar.data.star_blocks import StarTable, write_star
 from recovar.density.record import normalize, write_density
 from recovar.errors import InputError
+from recovar.held_out import GainCurve
 from recovar.noise import Noise
 from recovar.nuisance import Audit, audit, from_number
 from recovar.records import save_arrays
@@ -166,7 +167,10 @@ def once(tmp_path_factory):
         noise = Noise(*(128 * power for _ in range(5)))
         run.stage("noise", Noise, lambda _: noise)
         shared, null = np.array([0.9, 0.1]), np.array([0.3, 0.2])
-        again = Reproducibility(shared, null, shared, shared, shared, 5)
+        again = Reproducibility(
+            shared > null, shared, null, null, shared, shared, shared, shared, shared, null,
+            GainCurve(shared, null), 5,
+        )  # fmt: skip
         run.stage("reproducibility", Reproducibility, lambda _: again)
         run.stage("nuisance", Audit, lambda _: make_audit())
         run.stage("embedding", NoneType, lambda stage: write_embeddings(stage, z, row, identity))
@@ -233,7 +237,8 @@ def test_clusters_are_told_with_their_sizes_and_the_resolution_of_their_volumes(
 
 def test_components_tell_what_halves_find_again(page):
     part = page.split('id="components"')[1].split('id="embedding"')[0]
-    assert "1 of 2 components are found again" in part
+    assert "1 of 2 components are real" in part
+    assert "suggested zdim 1" in part
     (chart,) = re.findall(r"<title>Trust by component</title>.*?</svg>", part)
     assert chart.count("<circle") == 2
     assert chart.count("<rect") == ZDIM

@@ -35,7 +35,7 @@ from recovar.workflows.mean import LEAST_FSC, Homogeneous, Means, analyse_mean, 
 from recovar.workflows.nuisance import audit_embedding
 from recovar.workflows.picturing.run import PicturedRun, write_run_pictures
 from recovar.workflows.report import write_report
-from recovar.workflows.reproducibility import reproduce_components
+from recovar.workflows.reproducibility import reproduce_components, tell_what_is_real
 from recovar.workflows.work import Work, check_memory, start_work
 
 _MOST_LINES = 12
@@ -236,5 +236,7 @@ def _summarize(
             100 * embedding.reliability[number],
             f"{max(shared[number], 0):.0%}" if number < len(shared) else "",
         )
+    if again is not None:
+        tell_what_is_real(again)
     if work.config.correct_contrast:
         logger.info("Contrasts have a standard deviation of %.3f", embedding.contrast.std())

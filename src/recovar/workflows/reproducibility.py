@@ -1,14 +1,16 @@
 """The stage of the pipeline that looks for components in either half of the images alone."""
 
 import logging
+from pathlib import Path
 
 import numpy as np
 
 from recovar import plots, trust_plots
 from recovar.core.frequencies import Disc
 from recovar.core.halves import Halves
+from recovar.held_out import LEVEL
 from recovar.reproducibility import (
-    LEAST_SHARED,
+    LEAST_CONFIRMED,
     HalfFit,
     Reproducibility,
     compare_halves,
@@ -73,7 +75,7 @@ def _reproduce(
     grid, config = work.inputs.grid, work.config
     if fit.most_images < len(whole.images):
         logger.info("Half sets: %d of the %d images are used", fit.most_images, len(whole.images))
-    halves = fit_halves(
+    fits = fit_halves(
         whole.images,
         grid,
         whole.spectra,
@@ -83,24 +85,57 @@ def _reproduce(
         Halves(stage.checkpoint("first half"), stage.checkpoint("second half")),
     )
     volumes = components.principal.volumes[: fit.subspace.components]
-    found = compare_halves(volumes, halves, fit.radius, config.seed)
-    names = ", ".join(str(k + 1) for k in np.flatnonzero(found.reproducible)) or "none"
+    found = compare_halves(volumes, fits, fit.radius, config.seed)
+    names = ", ".join(str(k + 1) for k in np.flatnonzero(found.real)) or "none"
     stage.decide(
-        "reproducible components",
-        f"{int(found.reproducible.sum())} of {len(found.shared)} ({names})",
-        f"half sets that are fitted apart, to {grid.resolution(fit.radius):.3g} Å, share more than "
-        f"{LEAST_SHARED:.0%} of them, and more than noise would",
+        "real components",
+        f"{int(found.real.sum())} of {len(found.shared)} ({names})",
+        f"half sets that are fitted apart, to {grid.resolution(fit.radius):.3g} Å, share what no "
+        f"more than {LEVEL:.0%} of noise would, and {LEAST_CONFIRMED:.0%} of them by components "
+        "that make images of the other half likelier",
     )
     with stage.write("output/reproducibility.txt") as partial:
-        table = [found.shared, found.null, found.first, found.second]
-        np.savetxt(
-            partial,
-            np.stack([np.arange(1, len(found.shared) + 1), *table], axis=1),
-            ["%9d", *4 * ["%12.3f"]],
-            header=f"to {grid.resolution(fit.radius):.3g} Å\n"
-            "component  shared  95_%_of_noise  in_half_1  in_half_2",
-            encoding="utf-8",
-        )
+        _write_table(partial, found, grid.resolution(fit.radius))
     with stage.write("output/plots/reproducibility.png") as partial:
         plots.save_figure(trust_plots.draw_reproducibility(found), partial)
     return found
+
+
+def tell_what_is_real(found: Reproducibility) -> None:
+    """Log which components can be believed in, and what to do if none can."""
+    if not found.real.any():
+        logger.info(
+            "No component is real: what half sets find alone does not agree, or tells nothing of "
+            "the other half's images. Do not read anything into coordinates and states. Where "
+            "molecules do move, more images, --focus-mask or a coarser --downsample may show it."
+        )
+        return
+    numbers = ", ".join(str(k + 1) for k in np.flatnonzero(found.real))
+    logger.info(
+        "suggested zdim %d: of %d components these are found in both half sets and confirmed by "
+        "images held out: %s",
+        found.suggested_zdim,
+        len(found.real),
+        numbers,
+    )
+
+
+def _write_table(path: Path, found: Reproducibility, resolution: float) -> None:
+    """Write what is known of each component, one line for each."""
+    count = len(found.shared)
+    gains = np.full((2, count), np.nan)
+    known = min(count, len(found.gains.mean))
+    gains[:, :known] = found.gains.mean[:known], found.gains.error[:known]
+    columns = [
+        np.arange(1, count + 1), found.real, found.shared, found.null, found.chance,
+        found.confirmed, found.first, found.second, found.variance, *gains,
+    ]  # fmt: skip
+    np.savetxt(
+        path,
+        np.stack(columns, axis=1),
+        ["%9d", "%4d", *7 * ["%10.3f"], *2 * ["%14.4g"]],
+        header=f"to {resolution:.3g} Å; suggested zdim {found.suggested_zdim}\n"
+        "component real shared 99_%_of_noise chance confirmed in_half_1 in_half_2 "
+        "held_out_variance held_out_gain its_error",
+        encoding="utf-8",
+    )

@@ -229,8 +229,9 @@ def _draw_trust(
         ]
         caption += (
             " Dots: the share of a component that both half sets find, fitted apart at low "
-            f"resolution. {int(reproducibility.reproducible.sum())} of "
-            f"{len(reproducibility.shared)} components are found again."
+            f"resolution. {int(reproducibility.real.sum())} of {len(reproducibility.shared)} "
+            "components are real: found again, and confirmed by images of the other half; "
+            f"suggested zdim {reproducibility.suggested_zdim}."
         )
     axes = _component_axis(count), Axis("share", (0.0, 1.0))
     return figure(draw_chart("Trust by component", _numbers(count), series, axes), caption)
