@@ -239,7 +239,7 @@ def remove_direction(
     basis: Basis,
     covariance: Float[np.ndarray, "pcs pcs"],
     direction: Complex[np.ndarray, " voxels"],
-) -> tuple[Basis, Float[np.ndarray, "pcs pcs"]]:
+) -> tuple[Basis, Float[np.ndarray, "kept kept"]]:
     """Take one direction, such as the mean, out of a covariance.
 
     Contrast that varies from image to image adds a multiple of the mean's outer product to the
