@@ -98,6 +98,7 @@ def _measure_groups(
         molecule.mean,
         molecule.mask,
         work.executor,
+        method=config.noise_method or "residual",
         model=config.noise_model,
         checkpoint=stage.checkpoint("groups"),
     )
