@@ -118,12 +118,18 @@ def add_up(statistics: ImageStatistics, particle: Int[np.ndarray, " images"]) ->
         statistics: Of every image.
         particle: Which particle an image shows, numbered from 0 without gaps.
     """
+    return ImageStatistics(
+        sum_particles(statistics.gram, particle), sum_particles(statistics.response, particle)
+    )
+
+
+def sum_particles(
+    values: Float[np.ndarray, "images *rest"], particle: Int[np.ndarray, " images"]
+) -> Float[np.ndarray, "particles *rest"]:
+    """Add what images of the same particle have; particles are numbered from 0 without gaps."""
     order = np.argsort(particle, kind="stable")
     starts = np.searchsorted(particle[order], np.arange(particle.max() + 1))
-    return ImageStatistics(
-        np.add.reduceat(statistics.gram[order], starts, axis=0),
-        np.add.reduceat(statistics.response[order], starts, axis=0),
-    )
+    return np.add.reduceat(values[order], starts, axis=0)
 
 
 def estimate_contrast_sd(

@@ -44,7 +44,7 @@ class LatentMoments(eqx.Module):
     """Sums over images that need no volumes."""
 
     power: Float[np.ndarray, "shells channels"]
-    """Transfer² · a² E[z̃²] with z̃ = (1, z) over the whole plane, by shell."""
+    """Transfer² · E[a² z̃²] with z̃ = (1, z) over the whole plane, by shell."""
     explained: Float[np.ndarray, "pcs pcs"]
     """E[z] E[z]ᵀ."""
     unsure: Float[np.ndarray, "pcs pcs"]
@@ -60,12 +60,12 @@ class Moments(eqx.Module):
         Float[np.ndarray | jax.Array, "voxels pairs"],
         Float[np.ndarray | jax.Array, "voxels pairs"],
     ]
-    """Transfer² · a² E[z̃ z̃ᵀ], upper triangle, backprojected."""
+    """Transfer² · E[a² z̃ z̃ᵀ], upper triangle, backprojected."""
     response: tuple[
         Complex[np.ndarray | jax.Array, "voxels channels"],
         Complex[np.ndarray | jax.Array, "voxels channels"],
     ]
-    """Transfer · image · a E[z̃], backprojected."""
+    """Transfer · image · E[a z̃], backprojected."""
     latents: LatentMoments
 
 
@@ -120,11 +120,12 @@ def moments_statistic(
             curvature.append(added[0])
             response.append(added[1])
         known = sums.latents
+        known_of_shells = batch.transfer_power().astype(np.float64)
         return Moments(
             tuple(curvature),
             tuple(response),
             LatentMoments(
-                known.power + _power_by_shell(batch, power, np.einsum("nkk->nk", second)),
+                known.power + known_of_shells.T @ np.einsum("nkk->nk", second),
                 known.explained + (weight * latents.means.T) @ latents.means,
                 known.unsure + np.tensordot(weight, latents.covariances, 1),
                 known.contrast + _contrast_sums(latents, weight),
@@ -155,16 +156,6 @@ def _contrast_sums(
 ) -> Float[np.ndarray, " 4"]:
     a, unsure = latents.contrast, latents.contrast_variance
     return np.array([weight.sum(), weight @ a, weight @ np.square(a), weight @ unsure])
-
-
-def _power_by_shell(
-    batch: ImageBatch,
-    power: Float[np.ndarray, "images pixels"],
-    weights: Float[np.ndarray, "images channels"],
-) -> Float[np.ndarray, "shells channels"]:
-    members = np.zeros((batch.disc.radius + 1, len(batch.disc)), np.float32)
-    members[batch.disc.shells, np.arange(len(batch.disc))] = batch.disc.multiplicity
-    return (members @ power.T).astype(np.float64) @ weights
 
 
 def random_inference(count: int, pcs: int, seed: int) -> Inference:

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 
 from recovar.core.linalg import eigh_descending
 from recovar.posterior import ImageStatistics, infer
+from recovar.self_influence import ShellProducts
 
 _BLOCK = 2048
 """Images handled at once; bounds the memory."""
@@ -23,8 +24,12 @@ _CHANGE = 1e-2
 """Relative change of the covariance where to stop."""
 _LARGEST_STEP = 4.0
 """Factor that a variance changes by in one iteration at most."""
-_LEAST_DETERMINED = 1e-3
+_LEAST_DETERMINED = 0.05
 """Steps are not lengthened further where images say still less."""
+_LEAST_CONFIRMED = 0.05
+"""Share of a coordinate's variance that images must determine, once relieved of their own noise."""
+_ROUNDS = 3
+"""Times that variances are fitted to images relieved of their own noise."""
 _LEAST_SHARE = 1e-6
 """Variances are at least this share of the largest one."""
 _LEAST_SD, _MOST_SD = 0.01, 0.5
@@ -150,3 +155,84 @@ def _bounded_root(factor: Float[np.ndarray, "pcs pcs"]) -> Float[np.ndarray, "pc
     """Give the symmetric root of what the covariance is multiplied by, kept within bounds."""
     values, vectors = np.linalg.eigh(factor)
     return vectors * np.sqrt(np.clip(values, 1 / _LARGEST_STEP, _LARGEST_STEP)) @ vectors.T
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Principal axes in terms of given components, region by region, and variances along them."""
+
+    turn: Float[np.ndarray, "pcs pcs"]
+    """Axes as columns."""
+    variances: Float[np.ndarray, " pcs"]
+    """Along each; they descend within a region."""
+    confirmed: Bool[np.ndarray, " pcs"]
+    """Whether images say more of the coordinate than what they find of themselves."""
+
+
+def fit_axes(
+    statistics: ImageStatistics,
+    transfer: Float[np.ndarray, "images shells"],
+    products: ShellProducts,
+    eigenvalues: Float[np.ndarray, " pcs"],
+    regions: Int[np.ndarray, " pcs"],
+    contrast_sd: float = 0.0,
+) -> Axes:
+    """Fit variances along components that were themselves fitted to the images.
+
+    Axes along which nothing is left once images are relieved of their own noise keep the variance
+    that they had; it was shrunk as noise is. The others get what makes the images most likely.
+
+    Args:
+        statistics: Inner products with mean and components, whitened.
+        transfer: Squared transfer function over noise, summed over every shell of the plane.
+        products: Of the components.
+        eigenvalues: Variances of the coordinates that they were fitted with.
+        regions: Region of every component, ascending.
+        contrast_sd: Spread of contrasts about 1; 0 takes every contrast as 1.
+    """
+    turn, variances = np.eye(len(eigenvalues)), eigenvalues.astype(np.float64)
+    relieved = statistics
+    for _ in range(_ROUNDS):
+        moments = _coordinate_moments(relieved, variances, contrast_sd)
+        influence = products.influence(turn, variances, transfer, moments)
+        relieved = _relieve(statistics.turned(turn), influence)
+        fitted = estimate_latent_covariance(relieved, variances, contrast_sd, regions)
+        step, variances = fitted.axes(regions)
+        turn, relieved = turn @ step, relieved.turned(step)
+    confirmed = _determined_share(relieved, variances, contrast_sd) >= _LEAST_CONFIRMED
+    variances = np.einsum("ka,k,ka->a", turn, eigenvalues, turn)
+    if confirmed.any():
+        kept = statistics.turned(turn[:, confirmed])
+        plain = estimate_latent_covariance(
+            kept, variances[confirmed], contrast_sd, regions[confirmed]
+        )
+        step, variances[confirmed] = plain.axes(regions[confirmed])
+        turn[:, confirmed] = turn[:, confirmed] @ step
+    order = np.lexsort((-variances, regions))
+    return Axes(turn[:, order], variances[order], confirmed[order])
+
+
+def _relieve(
+    statistics: ImageStatistics, influence: Float[np.ndarray, "images pcs"]
+) -> ImageStatistics:
+    """Make an image's own noise, which `response` holds in proportion to coordinates, harmless."""
+    gram = statistics.gram.copy()
+    own = np.arange(1, gram.shape[1])
+    gram[:, own, own] += influence
+    return ImageStatistics(gram, statistics.response)
+
+
+def _coordinate_moments(
+    statistics: ImageStatistics, variances: Float[np.ndarray, " pcs"], contrast_sd: float
+) -> Float[np.ndarray, "images pcs"]:
+    """Give second moments of coordinates over their variances, times those of contrasts."""
+    found = infer(statistics.scaled(np.sqrt(variances)), contrast_sd or None)
+    squares = found.means**2 + np.einsum("nkk->nk", found.covariances)
+    return (found.contrast**2 + found.contrast_variance)[:, None] * squares
+
+
+def _determined_share(
+    statistics: ImageStatistics, variances: Float[np.ndarray, " pcs"], contrast_sd: float
+) -> Float[np.ndarray, " pcs"]:
+    found = infer(statistics.scaled(np.sqrt(variances)), contrast_sd or None)
+    return 1 - np.einsum("nkk->k", found.covariances) / len(found.covariances)

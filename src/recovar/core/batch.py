@@ -67,6 +67,12 @@ class ImageBatch(eqx.Module):
             self.halves,
         )
 
+    def transfer_power(self) -> Float[np.ndarray, "images shells"]:
+        """Sum the squared transfer function of every image over each shell of the whole plane."""
+        members = np.zeros((self.disc.radius + 1, len(self.disc)), np.float32)
+        members[self.disc.shells, np.arange(len(self.disc))] = self.disc.multiplicity
+        return self.transfer**2 @ members.T
+
     def select(self, keep: Int[np.ndarray, " kept"]) -> "ImageBatch":
         """Keep some of the images."""
         return ImageBatch(

@@ -14,7 +14,7 @@ from recovar.records import save_arrays
 from recovar.run import Stage
 from recovar.subspace import SubspaceOptions, estimate_subspace
 from recovar.workflows.columns import fit_by_columns
-from recovar.workflows.components import Components, compare_images
+from recovar.workflows.components import Components, calibrate, compare_images
 from recovar.workflows.configs import PipelineConfig
 from recovar.workflows.exporting.latent_star import write_latent_star
 from recovar.workflows.focus import (
@@ -123,7 +123,7 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
         memory=work.room(whole.images) - maps_bytes(config, grid),
         seed=config.seed,
     )
-    return Components(
+    components = Components(
         found.mean,
         found.components.leading(max(config.zdim)),
         found.contrast_sd,
@@ -134,6 +134,7 @@ def _fit_by_likelihood(stage: Stage, work: Work, whole: Homogeneous) -> Componen
             for number, each in enumerate(found.beside, 1)
         ),
     )
+    return calibrate(stage, work, whole, components)
 
 
 def _embed(
