@@ -62,7 +62,7 @@ class PipelineConfig:
     least-squares --noise-method published --noise-groups all --no-noise-scale --contrast-method
     published, and --state-method published for the commands that go on from the run."""
     correct_contrast: bool = False
-    """Estimate the contrast of every image."""
+    """Estimate the contrast of every image, or of every particle of a tilt series."""
     subspace: Literal["em", "columns"] | None = None
     """How principal components are found: by maximum likelihood (em, the default), or from sampled
     columns of the covariance (columns)."""
