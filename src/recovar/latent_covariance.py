@@ -28,8 +28,10 @@ _LEAST_DETERMINED = 0.05
 """Steps are not lengthened further where images say still less."""
 _LEAST_CONFIRMED = 0.05
 """Share of a coordinate's variance that images must determine, once relieved of their own noise."""
-_ROUNDS = 3
-"""Times that variances are fitted to images relieved of their own noise."""
+_ROUNDS = 12
+"""Most times that variances are fitted to images relieved of their own noise."""
+_SETTLED = 0.03
+"""Change of the share of a coordinate that images determine, where to stop."""
 _LEAST_SHARE = 1e-6
 """Variances are at least this share of the largest one."""
 _LEAST_SD, _MOST_SD = 0.01, 0.5
@@ -191,7 +193,7 @@ def fit_axes(
         contrast_sd: Spread of contrasts about 1; 0 takes every contrast as 1.
     """
     turn, variances = np.eye(len(eigenvalues)), eigenvalues.astype(np.float64)
-    relieved = statistics
+    relieved, share = statistics, np.ones(len(variances))
     for _ in range(_ROUNDS):
         moments = _coordinate_moments(relieved, variances, contrast_sd)
         influence = products.influence(turn, variances, transfer, moments)
@@ -199,7 +201,10 @@ def fit_axes(
         fitted = estimate_latent_covariance(relieved, variances, contrast_sd, regions)
         step, variances = fitted.axes(regions)
         turn, relieved = turn @ step, relieved.turned(step)
-    confirmed = _determined_share(relieved, variances, contrast_sd) >= _LEAST_CONFIRMED
+        before, share = share, _determined_share(relieved, variances, contrast_sd)
+        if np.all((np.abs(share - before) < _SETTLED * share) | (share < _LEAST_CONFIRMED)):
+            break
+    confirmed = share >= _LEAST_CONFIRMED
     variances = np.einsum("ka,k,ka->a", turn, eigenvalues, turn)
     if confirmed.any():
         kept = statistics.turned(turn[:, confirmed])
