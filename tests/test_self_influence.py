@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from recovar.latent_covariance import Axes, fit_axes
+from recovar.latent_covariance import Axes, Observed, fit_axes
 from recovar.posterior import ImageStatistics
 from recovar.self_influence import ShellProducts
 
@@ -28,7 +28,8 @@ def _fit(variance: float, images: int = 1500, components: int = 3) -> Axes:
     )
     transfer = np.full((images, 1), float(_VOXELS))
     regions = np.zeros(components, np.int64)
-    return fit_axes(statistics, transfer, products, np.full(components, 0.05), regions)
+    observed = Observed(statistics, transfer, images)
+    return fit_axes(observed, products, np.full(components, 0.05), regions)
 
 
 def test_a_component_that_is_real_gets_the_variance_that_it_has() -> None:

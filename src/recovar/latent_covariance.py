@@ -7,6 +7,7 @@ products that a pass over the images has stored.
 
 from dataclasses import dataclass
 
+import equinox as eqx
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
@@ -30,7 +31,9 @@ _LEAST_CONFIRMED = 0.05
 """Share of a coordinate's variance that images must determine, once relieved of their own noise."""
 _ROUNDS = 12
 """Most times that variances are fitted to images relieved of their own noise."""
-_SETTLED = 0.03
+_MOST_OWN = 0.4
+"""Share of what images say of a coordinate that may be their own noise."""
+_SETTLED = 0.01
 """Change of the share of a coordinate that images determine, where to stop."""
 _LEAST_SHARE = 1e-6
 """Variances are at least this share of the largest one."""
@@ -159,6 +162,23 @@ def _bounded_root(factor: Float[np.ndarray, "pcs pcs"]) -> Float[np.ndarray, "pc
     return vectors * np.sqrt(np.clip(values, 1 / _LARGEST_STEP, _LARGEST_STEP)) @ vectors.T
 
 
+class Observed(eqx.Module):
+    """Images beside components that were fitted to them."""
+
+    statistics: ImageStatistics
+    """Inner products with mean and components, whitened."""
+    transfer: Float[np.ndarray, "images shells"]
+    """Squared transfer function over noise, summed over every shell of the plane."""
+    fitted: int
+    """Images that components were fitted to: these, and others like them."""
+
+    def thinned(self, most: int) -> "Observed":
+        """Keep so many images, evenly."""
+        count = len(self.transfer)
+        chosen = np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+        return Observed(self.statistics.rows(chosen), self.transfer[chosen], self.fitted)
+
+
 @dataclass(frozen=True)
 class Axes:
     """Principal axes in terms of given components, region by region, and variances along them."""
@@ -172,8 +192,7 @@ class Axes:
 
 
 def fit_axes(
-    statistics: ImageStatistics,
-    transfer: Float[np.ndarray, "images shells"],
+    observed: Observed,
     products: ShellProducts,
     eigenvalues: Float[np.ndarray, " pcs"],
     regions: Int[np.ndarray, " pcs"],
@@ -185,36 +204,53 @@ def fit_axes(
     that they had; it was shrunk as noise is. The others get what makes the images most likely.
 
     Args:
-        statistics: Inner products with mean and components, whitened.
-        transfer: Squared transfer function over noise, summed over every shell of the plane.
+        observed: Images beside the components.
         products: Of the components.
         eigenvalues: Variances of the coordinates that they were fitted with.
         regions: Region of every component, ascending.
         contrast_sd: Spread of contrasts about 1; 0 takes every contrast as 1.
     """
+    turn, confirmed = _confirm(
+        observed.thinned(_FIRST), products, eigenvalues, regions, contrast_sd
+    )
+    variances = np.einsum("ka,k,ka->a", turn, eigenvalues, turn)
+    if confirmed.any():
+        plain = estimate_latent_covariance(
+            observed.statistics.turned(turn[:, confirmed]),
+            variances[confirmed],
+            contrast_sd,
+            regions[confirmed],
+        )
+        step, variances[confirmed] = plain.axes(regions[confirmed])
+        turn[:, confirmed] = turn[:, confirmed] @ step
+    order = np.lexsort((-variances, regions))
+    return Axes(turn[:, order], variances[order], confirmed[order])
+
+
+def _confirm(
+    observed: Observed,
+    products: ShellProducts,
+    eigenvalues: Float[np.ndarray, " pcs"],
+    regions: Int[np.ndarray, " pcs"],
+    contrast_sd: float,
+) -> tuple[Float[np.ndarray, "pcs pcs"], Bool[np.ndarray, " pcs"]]:
+    """Find axes of images that are relieved of their own noise, and tell which are left."""
     turn, variances = np.eye(len(eigenvalues)), eigenvalues.astype(np.float64)
-    relieved, share = statistics, np.ones(len(variances))
+    relieved, share = observed.statistics, np.ones(len(variances))
+    own = np.zeros(len(variances))
     for _ in range(_ROUNDS):
         moments = _coordinate_moments(relieved, variances, contrast_sd)
-        influence = products.influence(turn, variances, transfer, moments)
-        relieved = _relieve(statistics.turned(turn), influence)
+        moments *= observed.fitted / len(moments)
+        influence = products.influence(turn, variances, observed.transfer, moments)
+        relieved = _relieve(observed.statistics.turned(turn), influence)
+        own = influence.sum(0) / np.einsum("nkk->k", relieved.gram)[1:]
         fitted = estimate_latent_covariance(relieved, variances, contrast_sd, regions)
         step, variances = fitted.axes(regions)
         turn, relieved = turn @ step, relieved.turned(step)
         before, share = share, _determined_share(relieved, variances, contrast_sd)
         if np.all((np.abs(share - before) < _SETTLED * share) | (share < _LEAST_CONFIRMED)):
             break
-    confirmed = share >= _LEAST_CONFIRMED
-    variances = np.einsum("ka,k,ka->a", turn, eigenvalues, turn)
-    if confirmed.any():
-        kept = statistics.turned(turn[:, confirmed])
-        plain = estimate_latent_covariance(
-            kept, variances[confirmed], contrast_sd, regions[confirmed]
-        )
-        step, variances[confirmed] = plain.axes(regions[confirmed])
-        turn[:, confirmed] = turn[:, confirmed] @ step
-    order = np.lexsort((-variances, regions))
-    return Axes(turn[:, order], variances[order], confirmed[order])
+    return turn, (share >= _LEAST_CONFIRMED) & (own < _MOST_OWN)
 
 
 def _relieve(

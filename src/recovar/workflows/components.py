@@ -12,7 +12,7 @@ from recovar.core.batch import ImageBatch
 from recovar.core.frequencies import Ball
 from recovar.core.volumes import to_ball
 from recovar.embedding import add_up, sum_particles
-from recovar.latent_covariance import fit_axes
+from recovar.latent_covariance import Observed, fit_axes
 from recovar.pca import PrincipalComponents
 from recovar.posterior import ImageStatistics, image_statistics
 from recovar.run import Stage
@@ -75,7 +75,8 @@ def calibrate(stage: Stage, work: Work, whole: Homogeneous, found: Components) -
     regions = np.repeat(np.arange(len(counts)), counts)
     volumes, eigenvalues = found.volumes, found.eigenvalues
     products = ShellProducts.of(volumes, eigenvalues, regions, found.radius)
-    axes = fit_axes(statistics, transfer, products, eigenvalues, regions, found.contrast_sd)
+    observed = Observed(statistics, transfer, int(particle.max()) + 1)
+    axes = fit_axes(observed, products, eigenvalues, regions, found.contrast_sd)
     turned = np.tensordot(axes.turn.T.astype(np.float32), volumes, 1)
     turned *= np.where(turned.sum((1, 2, 3)) < 0, -1, 1)[:, None, None, None].astype(np.float32)
     factor = float(axes.variances.sum() / eigenvalues.sum())
