@@ -77,7 +77,7 @@ def _draw_halves(axes: Axes, found: Reproducibility) -> None:
     axes.set_xlabel("component")
     axes.set_ylabel("share of the component in both halves")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, frameon=False, fontsize=8)
 
 
 def _draw_gains(axes: Axes, found: Reproducibility) -> None:
