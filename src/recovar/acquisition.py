@@ -223,9 +223,8 @@ class Truth:
     def true_rotations(self) -> Float[np.ndarray, "images 3 3"]:
         """Rotations of the molecules, whatever the files tell."""
         turns = Rotation.from_rotvec(self.pose_error).as_matrix()
-        return np.where(
-            self.pose_error.any(1)[:, None, None], turns @ self.rotations, self.rotations
-        )
+        turned = np.any(self.pose_error, axis=1, keepdims=True)[..., None]
+        return np.where(turned, turns @ self.rotations, self.rotations)
 
     @property
     def true_optics(self) -> Optics:
